@@ -1,0 +1,1 @@
+//! Host side of sandbox networking: taps and addresses.

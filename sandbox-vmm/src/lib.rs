@@ -1,0 +1,1 @@
+//! The KVM backend: machine, boot protocols, guest dialects and devices.
