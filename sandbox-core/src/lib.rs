@@ -1,1 +1,3 @@
 //! The contract that every sandbox backend keeps.
+
+pub mod limits;

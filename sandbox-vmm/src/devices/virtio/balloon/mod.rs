@@ -1,0 +1,1 @@
+//! virtio-balloon (virtio 1.3 §5.5).

@@ -1,0 +1,1 @@
+//! virtio-block (virtio 1.3 §5.2).

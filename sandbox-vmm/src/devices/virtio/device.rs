@@ -1,0 +1,95 @@
+//! The contract between the transport and a device.
+
+use std::os::fd::RawFd;
+
+use virtio_queue::Queue;
+
+use super::Interrupt;
+use crate::memory::GuestMemory;
+
+/// Device types (virtio 1.3 §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum DeviceKind {
+    /// Network card (§5.1).
+    Net = 1,
+    /// Block device (§5.2).
+    Block = 2,
+    /// Entropy device (§5.4).
+    Rng = 4,
+    /// Traditional memory balloon (§5.5).
+    Balloon = 5,
+    /// Socket device (§5.10).
+    Vsock = 19,
+}
+
+/// Why a device could not be activated; the transport answers with `DEVICE_NEEDS_RESET`.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The driver left a queue out that the device cannot do without.
+    #[error("queue {0} is not ready")]
+    QueueNotReady(usize),
+    /// A host resource failed.
+    #[error("cannot set the host side up")]
+    Host(#[source] std::io::Error),
+}
+
+/// What a device is given when its driver sets `DRIVER_OK`.
+pub struct Activation {
+    /// The guest's memory.
+    pub memory: GuestMemory,
+    /// One per entry of [`VirtioDevice::queue_sizes`], in order, each checked by `Queue::is_valid` if ready and with
+    /// event-index already set as negotiated; one that the driver did not enable has `ready() == false`.
+    pub queues: Vec<Queue>,
+    /// The interrupt of this device.
+    pub interrupt: Interrupt,
+    /// The features that device and driver agreed on.
+    pub features: u64,
+}
+
+/// A host descriptor that the event loop watches for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostEvent {
+    /// Watched edge-triggered for readability; stays open as long as the device.
+    pub fd: RawFd,
+    /// Handed back to [`VirtioDevice::host_event`].
+    pub token: u32,
+}
+
+/// A virtio device. All calls come under the device's lock, from a vCPU thread or the event loop; none may block on
+/// the guest, and each does a bounded amount of work whatever the queues hold.
+pub trait VirtioDevice: Send {
+    /// The device type.
+    fn kind(&self) -> DeviceKind;
+
+    /// The largest size of each queue, a power of two.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// The features offered. The transport adds `VIRTIO_F_VERSION_1`; `VIRTIO_F_RING_EVENT_IDX` is the device's own to
+    /// offer.
+    fn features(&self) -> u64;
+
+    /// Fills `data` from the configuration space at `offset`; bytes behind its end read as zero.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Writes the configuration space; most devices have nothing writable and ignore it.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// The driver set `DRIVER_OK`: take the queues and begin. On an error the device stays inactive.
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
+
+    /// The driver wrote status 0: give the queues up and forget all state of the session. Idempotent.
+    fn reset(&mut self);
+
+    /// The driver kicked `queue`. Called only between `activate` and `reset`.
+    fn queue_notify(&mut self, queue: u16);
+
+    /// The host descriptors to watch, for the device's whole life (a device with a changing set keeps an epoll
+    /// descriptor of its own). Empty for devices that act on kicks alone.
+    fn host_events(&self) -> Vec<HostEvent> {
+        Vec::new()
+    }
+
+    /// A watched descriptor became readable. May come before `activate` and after `reset`, and then only drains.
+    fn host_event(&mut self, _token: u32) {}
+}

@@ -1,0 +1,17 @@
+//! virtio devices: a folder per device; the transport knows none of them.
+//!
+//! A queue is worked off on the thread that notices the work: a driver's kick on the vCPU thread that made it (no
+//! eventfd, no second thread to wake), host events (a readable tap, a timer) on the VM's event loop. A device is
+//! therefore always called under its own lock, and each call does a bounded amount of work.
+
+pub mod balloon;
+pub mod block;
+mod device;
+mod interrupt;
+pub mod net;
+pub mod rng;
+pub mod transport;
+pub mod vsock;
+
+pub use device::{ActivateError, Activation, DeviceKind, HostEvent, VirtioDevice};
+pub use interrupt::{Interrupt, InterruptLine};

@@ -1,0 +1,1 @@
+//! virtio-net (virtio 1.3 §5.1).

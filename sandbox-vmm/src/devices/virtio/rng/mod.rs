@@ -1,0 +1,1 @@
+//! virtio-rng, the entropy device (virtio 1.3 §5.4).

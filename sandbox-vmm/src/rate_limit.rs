@@ -1,0 +1,1 @@
+//! Token buckets that hold a device to its bandwidth and operations.
