@@ -1,3 +1,27 @@
-//! The contract that every sandbox backend keeps.
+//! The contract that every sandbox backend keeps: what a sandbox is described by ([`SandboxSpec`]), what can be done
+//! with it ([`Backend`], [`Sandbox`]), how it ends ([`Exit`]) and what goes wrong ([`Error`]).
+//!
+//! This crate knows no backend and has no `unsafe`. Sizes are bytes, times on the [`Timeline`] are nanoseconds of the
+//! monotonic clock, unless a name says otherwise.
+#![forbid(unsafe_code)]
 
+pub mod console;
+pub mod error;
+pub mod exit;
+pub mod lifecycle;
 pub mod limits;
+pub mod sandbox;
+pub mod snapshot;
+pub mod spec;
+pub mod stats;
+pub mod timeline;
+
+pub use console::{ConsoleChunk, ConsoleLog};
+pub use error::{Error, ErrorKind, Result};
+pub use exit::{Exit, FaultReport, Registers};
+pub use lifecycle::{Lifecycle, State, Verb};
+pub use sandbox::{Backend, Capability, Exec, ExecSession, Fork, Probe, Restored, Sandbox, Teardown};
+pub use snapshot::{Manifest, RestoreOptions, SnapshotOptions, Uniqueness};
+pub use spec::SandboxSpec;
+pub use stats::Stats;
+pub use timeline::{Phase, Timeline};

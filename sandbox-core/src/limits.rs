@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// A token is a byte where bandwidth is limited and an operation where operations are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenBucket {
     /// Capacity, in tokens; not 0.
@@ -19,10 +20,40 @@ pub struct TokenBucket {
 
 /// Limits of one direction of one device. What is left out is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimit {
     /// Bytes.
     pub bandwidth: Option<TokenBucket>,
     /// Requests or frames.
     pub operations: Option<TokenBucket>,
+}
+
+/// Limits of a whole sandbox. What is left out is unlimited, except the console, which is always bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Processor time per second of real time, in thousandths of one processor: 500 is half a processor.
+    pub cpu_quota: Option<u32>,
+    /// Processes inside, where the backend has processes.
+    pub pids: Option<u32>,
+    /// Console output that is kept, in bytes; older output is pushed out.
+    pub console_bytes: u64,
+    /// Real time from `start` until the sandbox is ended, in milliseconds.
+    pub deadline_ms: Option<u64>,
+}
+
+/// Console output kept unless the spec says otherwise, in bytes.
+pub const DEFAULT_CONSOLE_BYTES: u64 = 64 << 10;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpu_quota: None,
+            pids: None,
+            console_bytes: DEFAULT_CONSOLE_BYTES,
+            deadline_ms: None,
+        }
+    }
 }
