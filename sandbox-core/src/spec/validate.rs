@@ -275,7 +275,7 @@ fn environment(field: &str, variables: &[String]) -> Result<()> {
     for (index, variable) in variables.iter().enumerate() {
         let field = format!("{field}[{index}]");
         no_nul(&field, variable)?;
-        if !variable.find('=').is_some_and(|position| position > 0) {
+        if !matches!(variable.find('='), Some(1..)) {
             return Err(Error::invalid(field, "is not of the form NAME=value"));
         }
     }
