@@ -10,6 +10,8 @@ mod device;
 mod interrupt;
 pub mod net;
 pub mod rng;
+#[cfg(test)]
+pub(crate) mod test_support;
 pub mod transport;
 pub mod vsock;
 
