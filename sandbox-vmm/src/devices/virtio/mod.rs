@@ -10,6 +10,8 @@ mod device;
 mod interrupt;
 pub mod net;
 pub mod rng;
+pub(crate) mod segments;
+pub(crate) mod split_queue;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod transport;
