@@ -1,2 +1,76 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands, run as `cargo xtask COMMAND`.
+
+mod archive;
+mod assets;
+mod cache;
+mod elf;
+mod ext4;
+mod kvm_host;
+mod packages;
+mod process;
+mod scratch;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use lexopt::prelude::*;
+
+use workspace::Workspace;
+
+/// A command: what users type, what it does, and how it is described to them.
+struct Subcommand {
+    name: &'static str,
+    usage: &'static str,
+    main: fn(&Workspace, lexopt::Parser) -> Result<ExitCode>,
+}
+
+const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand {
+        name: "kvm-host",
+        usage: kvm_host::USAGE,
+        main: kvm_host::main,
+    },
+    Subcommand {
+        name: "assets",
+        usage: assets::USAGE,
+        main: assets::main,
+    },
+];
+
+fn main() -> ExitCode {
+    match dispatch(lexopt::Parser::from_env()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(mut arguments: lexopt::Parser) -> Result<ExitCode> {
+    let name = match arguments.next()? {
+        Some(Value(name)) => name,
+        Some(Short('h') | Long("help")) => "help".into(),
+        Some(other) => return Err(other.unexpected().into()),
+        None => bail!("which command?\n{}", usage()),
+    };
+    if name == "help" {
+        println!("{}", usage());
+        return Ok(ExitCode::SUCCESS);
+    }
+    match SUBCOMMANDS.iter().find(|command| name == command.name) {
+        Some(command) => (command.main)(&Workspace::locate()?, arguments),
+        None => bail!("there is no command {}\n{}", name.display(), usage()),
+    }
+}
+
+fn usage() -> String {
+    let mut text = String::from("usage: cargo xtask COMMAND\n");
+    for command in SUBCOMMANDS {
+        text += "\n";
+        text += command.usage;
+        text += "\n";
+    }
+    text
+}
