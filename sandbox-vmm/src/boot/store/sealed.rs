@@ -1,0 +1,58 @@
+//! A file in memory that nobody can change or shorten.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+/// Everything is forbidden for good, further changes to the seals as well: a private mapping of the file can neither
+/// see another content nor lose a page (which would be SIGBUS for the process).
+const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+
+/// Makes a memory file of `len` zero bytes that can still be written.
+pub(super) fn create(len: u64) -> io::Result<File> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let file = match memfd(flags | libc::MFD_NOEXEC_SEAL) {
+        // Linux before 6.3 does not know the flag.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => memfd(flags)?,
+        result => result?,
+    };
+    file.set_len(len)?;
+    Ok(file)
+}
+
+/// Forbids every further change.
+pub(super) fn seal(file: &File) -> io::Result<()> {
+    // SAFETY: the call has no pointer arguments; the descriptor is open for as long as `file`.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn memfd(flags: libc::c_uint) -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated string that lives for the whole program.
+    let descriptor = unsafe { libc::memfd_create(c"sandbox-kernel".as_ptr(), flags) };
+    match descriptor {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        _ => Ok(unsafe { File::from_raw_fd(descriptor) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn a_sealed_file_can_be_neither_written_nor_resized() {
+        let file = create(4096).unwrap();
+        file.write_all_at(b"kernel", 0).unwrap();
+        seal(&file).unwrap();
+        assert!(file.write_all_at(b"x", 0).is_err());
+        assert!(file.set_len(0).is_err());
+        assert!(file.set_len(8192).is_err());
+        assert_eq!(file.metadata().unwrap().len(), 4096);
+    }
+}
