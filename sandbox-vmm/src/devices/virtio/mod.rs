@@ -6,6 +6,7 @@
 
 pub mod balloon;
 pub mod block;
+pub(crate) mod config_space;
 mod device;
 mod interrupt;
 pub mod net;

@@ -11,6 +11,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::segments::{Direction, Segments};
+use super::{ActivateError, Interrupt};
 use crate::memory::{GuestMemory, GuestRam};
 
 /// Bytes before the first entry of either ring: flags and index.
@@ -43,10 +44,12 @@ pub(crate) enum Popped {
 
 /// One queue of an active device.
 ///
-/// A driver that breaks the rings themselves breaks the queue: it then looks empty until the device is reset.
+/// A driver that breaks the rings themselves breaks the queue: it then looks empty, and the driver is told to reset the
+/// device.
 pub(crate) struct SplitQueue {
     queue: Queue,
     memory: GuestMemory,
+    interrupt: Interrupt,
     /// Used elements written but not yet visible to the driver.
     unpublished: Wrapping<u16>,
     /// Position of the used ring up to which an interrupt was considered.
@@ -54,13 +57,29 @@ pub(crate) struct SplitQueue {
     broken: bool,
 }
 
+/// The first `N` of the queues that a device was activated with, all of which it needs.
+pub(crate) fn required_queues<const N: usize>(
+    queues: Vec<Queue>,
+    memory: &GuestMemory,
+    interrupt: &Interrupt,
+) -> Result<[SplitQueue; N], ActivateError> {
+    let ready = queues.into_iter().take_while(QueueT::ready).take(N);
+    let ready: Vec<_> = ready
+        .map(|queue| SplitQueue::new(queue, memory.clone(), interrupt.clone()))
+        .collect();
+    ready
+        .try_into()
+        .map_err(|short: Vec<_>| ActivateError::QueueNotReady(short.len()))
+}
+
 impl SplitQueue {
     /// Takes over a queue that the transport validated against `memory`.
-    pub(crate) fn new(queue: Queue, memory: GuestMemory) -> Self {
+    pub(crate) fn new(queue: Queue, memory: GuestMemory, interrupt: Interrupt) -> Self {
         let considered = Wrapping(queue.next_used());
         Self {
             queue,
             memory,
+            interrupt,
             unpublished: Wrapping(0),
             considered,
             broken: false,
@@ -137,24 +156,22 @@ impl SplitQueue {
         }
     }
 
-    /// Publishes, and says whether the driver wants an interrupt for what was published since it was last asked
+    /// Publishes, and interrupts the driver if it wants that for what was published since it was last considered
     /// (§2.7.7.2).
-    pub(crate) fn publish_and_ask(&mut self) -> bool {
+    pub(crate) fn publish_and_signal(&mut self) {
         self.publish();
         let new = Wrapping(self.queue.next_used());
         let old = std::mem::replace(&mut self.considered, new);
         if self.broken || new == old {
-            return false;
+            return;
         }
         // What was published must be visible before the driver's wish is read: the driver writes its wish, then looks
         // at the used ring once more.
         fence(Ordering::SeqCst);
         match self.driver_wants_interrupt(old, new) {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                self.break_down(&error);
-                false
-            }
+            Ok(true) => self.interrupt.signal_used(),
+            Ok(false) => {}
+            Err(error) => self.break_down(&error),
         }
     }
 
@@ -208,73 +225,97 @@ impl SplitQueue {
                 error,
                 "the driver broke a virtqueue; it is ignored until the device is reset"
             );
+            self.broken = true;
+            self.interrupt.signal_needs_reset();
         }
-        self.broken = true;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::virtio::test_support::{Buffer, DriverQueue, guest_memory};
+    use crate::devices::virtio::test_support::{Buffer, DriverQueue, FakeLine, guest_memory};
 
-    fn queue(driver: &DriverQueue<'_>, memory: &GuestMemory, event_idx: bool) -> (SplitQueue, Segments) {
-        let queue = SplitQueue::new(driver.device_queue(event_idx), memory.clone());
-        (queue, Segments::new(memory.clone()))
+    struct Fixture {
+        queue: SplitQueue,
+        segments: Segments,
+        line: FakeLine,
+        interrupt: Interrupt,
+    }
+
+    fn fixture(driver: &DriverQueue<'_>, memory: &GuestMemory, event_idx: bool) -> Fixture {
+        let line = FakeLine::default();
+        let interrupt = line.interrupt();
+        Fixture {
+            queue: SplitQueue::new(driver.device_queue(event_idx), memory.clone(), interrupt.clone()),
+            segments: Segments::new(memory.clone()),
+            line,
+            interrupt,
+        }
+    }
+
+    impl Fixture {
+        fn pop(&mut self) -> Popped {
+            self.segments.clear();
+            self.queue.pop(&mut self.segments, Direction::FromDriver)
+        }
+
+        /// Makes `count` chains available, uses them at once, and counts the interrupts that this raises.
+        fn use_chains(&mut self, driver: &mut DriverQueue<'_>, count: usize) -> usize {
+            let before = self.line.pulses();
+            for _ in 0..count {
+                let head = driver.add_chain(&[Buffer::readable(0x4000, 1)]);
+                assert_eq!(self.pop(), Popped::Chain { head, bytes: 1 });
+                self.queue.push_used(head, 0);
+            }
+            self.queue.publish_and_signal();
+            self.line.pulses() - before
+        }
     }
 
     #[test]
     fn used_chains_become_visible_together() {
         let memory = guest_memory(1);
         let mut driver = DriverQueue::new(&memory, 0, 4);
-        let (mut queue, mut segments) = queue(&driver, &memory, false);
-        let heads = [0, 1].map(|_| driver.add_chain(&[Buffer::writable(0x4000, 16)]));
+        let mut device = fixture(&driver, &memory, false);
+        let heads = [0, 1].map(|_| driver.add_chain(&[Buffer::readable(0x4000, 16)]));
         for head in heads {
-            assert_eq!(
-                queue.pop(&mut segments, Direction::ToDriver),
-                Popped::Chain { head, bytes: 16 }
-            );
-            queue.push_used(head, 7);
+            assert_eq!(device.pop(), Popped::Chain { head, bytes: 16 });
+            device.queue.push_used(head, 7);
         }
-        assert_eq!(queue.pop(&mut segments, Direction::ToDriver), Popped::Nothing);
+        assert_eq!(device.pop(), Popped::Nothing);
         assert_eq!(driver.used_idx(), 0);
-        assert!(queue.publish_and_ask());
-        assert_eq!(driver.used_idx(), 2);
+        device.queue.publish_and_signal();
+        assert_eq!((driver.used_idx(), device.line.pulses()), (2, 1));
         assert_eq!([driver.used(0), driver.used(1)], heads.map(|head| (u32::from(head), 7)));
-        assert!(!queue.publish_and_ask(), "nothing new was used");
+        device.queue.publish_and_signal();
+        assert_eq!(device.line.pulses(), 1, "nothing new was used");
     }
 
     #[test]
     fn interrupts_follow_the_drivers_event_index() {
         let memory = guest_memory(1);
         let mut driver = DriverQueue::new(&memory, 0, 4);
-        let (mut queue, mut segments) = queue(&driver, &memory, true);
+        let mut device = fixture(&driver, &memory, true);
         driver.set_used_event(3);
-        let mut use_chains = |count| {
-            for _ in 0..count {
-                let head = driver.add_chain(&[Buffer::readable(0x4000, 1)]);
-                queue.pop(&mut segments, Direction::FromDriver);
-                queue.push_used(head, 0);
-            }
-            queue.publish_and_ask()
-        };
-        assert!(!use_chains(3));
-        assert!(use_chains(2), "the first of these two is the one that is waited for");
-        assert!(!use_chains(1));
+        assert_eq!(device.use_chains(&mut driver, 3), 0);
+        assert_eq!(
+            device.use_chains(&mut driver, 2),
+            1,
+            "the first of these two is waited for"
+        );
+        assert_eq!(device.use_chains(&mut driver, 1), 0);
     }
 
     #[test]
     fn without_event_index_the_drivers_flag_counts() {
         let memory = guest_memory(1);
         let mut driver = DriverQueue::new(&memory, 0, 4);
-        let (mut queue, mut segments) = queue(&driver, &memory, false);
+        let mut device = fixture(&driver, &memory, false);
         let flags = GuestAddress(driver.addresses()[1]);
-        for (flag, wanted) in [(VRING_AVAIL_F_NO_INTERRUPT as u16, false), (0, true)] {
+        for (flag, interrupts) in [(VRING_AVAIL_F_NO_INTERRUPT as u16, 0), (0, 1)] {
             memory.write_obj(flag, flags).unwrap();
-            let head = driver.add_chain(&[Buffer::readable(0x4000, 1)]);
-            queue.pop(&mut segments, Direction::FromDriver);
-            queue.push_used(head, 0);
-            assert_eq!(queue.publish_and_ask(), wanted);
+            assert_eq!(device.use_chains(&mut driver, 1), interrupts);
         }
     }
 
@@ -282,38 +323,40 @@ mod tests {
     fn an_undone_pop_gives_the_same_chain_again() {
         let memory = guest_memory(1);
         let mut driver = DriverQueue::new(&memory, 0, 4);
-        let (mut queue, mut segments) = queue(&driver, &memory, true);
+        let mut device = fixture(&driver, &memory, true);
         driver.add_chain(&[Buffer::readable(0x4000, 1)]);
-        let first = queue.pop(&mut segments, Direction::FromDriver);
-        queue.undo_pop(1);
-        assert_eq!(queue.pop(&mut segments, Direction::FromDriver), first);
+        let first = device.pop();
+        device.queue.undo_pop(1);
+        assert_eq!(device.pop(), first);
     }
 
     #[test]
-    fn a_broken_ring_looks_empty_and_is_left_alone() {
+    fn a_broken_ring_looks_empty_and_asks_for_a_reset() {
         let memory = guest_memory(1);
         let driver = DriverQueue::new(&memory, 0, 4);
-        let (mut queue, mut segments) = queue(&driver, &memory, true);
+        let mut device = fixture(&driver, &memory, true);
         driver.set_avail_idx(1000);
-        assert_eq!(queue.pop(&mut segments, Direction::FromDriver), Popped::Nothing);
-        assert!(!queue.enable_notification(), "else the device would poll it for ever");
+        assert_eq!(device.pop(), Popped::Nothing);
+        assert!(device.interrupt.needs_reset());
+        assert!(
+            !device.queue.enable_notification(),
+            "else the device would poll it for ever"
+        );
         driver.set_avail_idx(1);
-        assert_eq!(queue.pop(&mut segments, Direction::FromDriver), Popped::Nothing);
-        assert!(!queue.publish_and_ask());
+        assert_eq!(device.pop(), Popped::Nothing);
+        assert_eq!((driver.used_idx(), device.line.pulses()), (0, 1));
     }
 
     #[test]
     fn a_head_beyond_the_queue_is_never_written_back() {
         let memory = guest_memory(1);
         let driver = DriverQueue::new(&memory, 0, 4);
-        let (mut queue, mut segments) = queue(&driver, &memory, false);
+        let mut device = fixture(&driver, &memory, false);
         driver.make_available(4000);
-        assert_eq!(
-            queue.pop(&mut segments, Direction::FromDriver),
-            Popped::Malformed { head: 4000 }
-        );
-        queue.push_used(4000, 0);
-        assert!(!queue.publish_and_ask());
+        assert_eq!(device.pop(), Popped::Malformed { head: 4000 });
+        device.queue.push_used(4000, 0);
+        device.queue.publish_and_signal();
         assert_eq!(driver.used_idx(), 0);
+        assert!(device.interrupt.needs_reset());
     }
 }
