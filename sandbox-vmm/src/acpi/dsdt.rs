@@ -1,0 +1,170 @@
+//! The DSDT (ACPI 6.5 §5.2.11.1): the devices that a kernel cannot find by itself, and the power-off state.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AmlStr, Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, ONE, Package, Path,
+    ResourceTemplate, Scope, ZERO,
+};
+use acpi_tables::sdt::Sdt;
+
+use super::{AcpiConfig, AcpiError, EventDevice, OEM_ID, OEM_REVISION, OEM_TABLE_ID, VirtioNode};
+
+/// Length of a table's header in bytes.
+const HEADER_SIZE: u32 = 36;
+/// From revision 2 on, integers have 64 bits.
+const REVISION: u8 = 2;
+
+/// Sleep type of power-off, as the sleep control register takes it.
+const POWER_OFF_TYPE: u8 = 5;
+/// What a generation identifier's change is announced as (Virtual Machine Generation ID, §"Notification").
+const GENERATION_CHANGED: u8 = 0x80;
+
+/// Serial port COM1.
+const SERIAL_PORT: u16 = 0x3f8;
+const SERIAL_PORTS: u8 = 8;
+const SERIAL_IRQ: u32 = 4;
+/// CMOS clock: index and data.
+const RTC_PORT: u16 = 0x70;
+const RTC_PORTS: u8 = 2;
+/// Keyboard controller: data, and command or status.
+const KEYBOARD_PORTS: [u16; 2] = [0x60, 0x64];
+const KEYBOARD_IRQ: u32 = 1;
+
+/// Builds the table.
+pub(super) fn build(config: &AcpiConfig) -> Result<Sdt, AcpiError> {
+    let mut devices = Vec::new();
+    for (index, node) in config.virtio.iter().enumerate() {
+        append_virtio(&mut devices, index, node)?;
+    }
+    if config.serial {
+        append_serial(&mut devices);
+    }
+    if config.rtc {
+        append_rtc(&mut devices);
+    }
+    if config.keyboard_controller {
+        append_keyboard_controller(&mut devices);
+    }
+    if let Some(events) = &config.events {
+        append_events(&mut devices, events);
+    }
+    let mut aml = Scope::raw(Path::new("\\_SB_"), devices);
+    append_power_off(&mut aml);
+    let mut table = Sdt::new(*b"DSDT", HEADER_SIZE, REVISION, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    table.append_slice(&aml);
+    Ok(table)
+}
+
+/// A virtio-mmio device (virtio 1.3 §4.2.1 leaves the identifier to the platform; "LNRO0005" is Linux's).
+fn append_virtio(devices: &mut Vec<u8>, index: usize, node: &VirtioNode) -> Result<(), AcpiError> {
+    let too_high = |_| AcpiError::WindowTooHigh { start: node.window };
+    let window = u32::try_from(node.window).map_err(too_high)?;
+    let size = u32::try_from(node.size).map_err(too_high)?;
+    let resources = resources(vec![&Memory32Fixed::new(true, window, size), &edge_interrupt(node.gsi)]);
+    Device::new(
+        Path::new(&format!("V{index:03X}")),
+        vec![
+            &Name::new("_HID".into(), &("LNRO0005" as AmlStr)),
+            &Name::new("_UID".into(), &index),
+            &Name::new("_CCA".into(), &ONE),
+            &resources,
+        ],
+    )
+    .to_aml_bytes(devices);
+    Ok(())
+}
+
+fn append_serial(devices: &mut Vec<u8>) {
+    let resources = resources(vec![
+        &IO::new(SERIAL_PORT, SERIAL_PORT, 1, SERIAL_PORTS),
+        &edge_interrupt(SERIAL_IRQ),
+    ]);
+    Device::new(
+        "COM1".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
+            &Name::new("_UID".into(), &ZERO),
+            &resources,
+        ],
+    )
+    .to_aml_bytes(devices);
+}
+
+/// The clock can be read and has no interrupt.
+fn append_rtc(devices: &mut Vec<u8>) {
+    let resources = resources(vec![&IO::new(RTC_PORT, RTC_PORT, 1, RTC_PORTS)]);
+    Device::new(
+        "RTC_".into(),
+        vec![&Name::new("_HID".into(), &EISAName::new("PNP0B00")), &resources],
+    )
+    .to_aml_bytes(devices);
+}
+
+fn append_keyboard_controller(devices: &mut Vec<u8>) {
+    let [data, command] = KEYBOARD_PORTS;
+    let resources = resources(vec![
+        &IO::new(data, data, 1, 1),
+        &IO::new(command, command, 1, 1),
+        &edge_interrupt(KEYBOARD_IRQ),
+    ]);
+    Device::new(
+        "KBD_".into(),
+        vec![&Name::new("_HID".into(), &EISAName::new("PNP0303")), &resources],
+    )
+    .to_aml_bytes(devices);
+}
+
+/// The Generic Event Device (§5.6.9), and what its events are about.
+fn append_events(devices: &mut Vec<u8>, events: &EventDevice) {
+    let target = Path::new("\\_SB_.VGEN");
+    let notify = Notify::new(&target, &GENERATION_CHANGED);
+    let is_ours = Equal::new(&Arg(0), &events.gsi);
+    let dispatch = If::new(&is_ours, vec![&notify]);
+    let mut actions: Vec<&dyn Aml> = Vec::new();
+    if let Some(address) = events.generation_id {
+        append_generation_id(devices, address);
+        actions.push(&dispatch);
+    }
+    let resources = resources(vec![&edge_interrupt(events.gsi)]);
+    Device::new(
+        "GED_".into(),
+        vec![
+            &Name::new("_HID".into(), &("ACPI0013" as AmlStr)),
+            &Name::new("_UID".into(), &ZERO),
+            &resources,
+            &Method::new("_EVT".into(), 1, true, actions),
+        ],
+    )
+    .to_aml_bytes(devices);
+}
+
+/// The generation identifier at a guest-physical address, given as two halves.
+fn append_generation_id(devices: &mut Vec<u8>, address: u64) {
+    let (low, high) = (address as u32, (address >> 32) as u32);
+    Device::new(
+        "VGEN".into(),
+        vec![
+            &Name::new("_HID".into(), &("SNBX0001" as AmlStr)),
+            &Name::new("_CID".into(), &("VM_Gen_Counter" as AmlStr)),
+            &Name::new("_DDN".into(), &("VM_Gen_Counter" as AmlStr)),
+            &Name::new("ADDR".into(), &Package::new(vec![&low, &high])),
+        ],
+    )
+    .to_aml_bytes(devices);
+}
+
+/// The one sleeping state (§7.4.2.6).
+fn append_power_off(aml: &mut Vec<u8>) {
+    let types = Package::new(vec![&POWER_OFF_TYPE, &POWER_OFF_TYPE, &ZERO, &ZERO]);
+    Name::new("\\_S5_".into(), &types).to_aml_bytes(aml);
+}
+
+/// The resources of a device.
+fn resources(descriptors: Vec<&dyn Aml>) -> Name {
+    Name::new("_CRS".into(), &ResourceTemplate::new(descriptors))
+}
+
+/// An interrupt that only this device raises, by edges.
+fn edge_interrupt(gsi: u32) -> Interrupt {
+    Interrupt::new(true, true, false, false, gsi)
+}
