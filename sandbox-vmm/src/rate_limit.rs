@@ -1,1 +1,0 @@
-//! Token buckets that hold a device to its bandwidth and operations.
