@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// `InterruptStatus` bit 0: a buffer was used.
 const USED_BUFFER: u32 = 1;
@@ -15,12 +15,15 @@ pub trait InterruptLine: Send + Sync {
     fn pulse(&self) -> io::Result<()>;
 }
 
-/// A device's interrupt: the line, and the status word that the driver reads and acknowledges.
+/// A device's interrupt: the line, the status word that the driver reads and acknowledges, and what else a device tells
+/// its driver of its own accord.
 #[derive(Clone)]
 pub struct Interrupt(Arc<Inner>);
 
 struct Inner {
     status: AtomicU32,
+    config_generation: AtomicU32,
+    needs_reset: AtomicBool,
     line: Box<dyn InterruptLine>,
 }
 
@@ -29,6 +32,8 @@ impl Interrupt {
     pub fn new(line: Box<dyn InterruptLine>) -> Self {
         Self(Arc::new(Inner {
             status: AtomicU32::new(0),
+            config_generation: AtomicU32::new(0),
+            needs_reset: AtomicBool::new(false),
             line,
         }))
     }
@@ -38,9 +43,29 @@ impl Interrupt {
         self.signal(USED_BUFFER);
     }
 
-    /// Tells the driver that the configuration space changed.
+    /// Tells the driver that the configuration space changed. To be called under the device's lock, which the change
+    /// was made under: a driver that reads the space in several pieces sees by the generation that they do not belong
+    /// together.
     pub fn signal_config_change(&self) {
+        self.0.config_generation.fetch_add(1, Ordering::AcqRel);
         self.signal(CONFIGURATION_CHANGED);
+    }
+
+    /// Tells the driver that the device is broken and does nothing more before a reset (§2.1.2, `DEVICE_NEEDS_RESET`):
+    /// for a driver that broke the rings themselves, after which no request can be told from garbage.
+    pub fn signal_needs_reset(&self) {
+        self.0.needs_reset.store(true, Ordering::Release);
+        self.signal(CONFIGURATION_CHANGED);
+    }
+
+    /// Whether the device is broken until its driver resets it.
+    pub fn needs_reset(&self) -> bool {
+        self.0.needs_reset.load(Ordering::Acquire)
+    }
+
+    /// How often the configuration space changed, modulo 2^32 (`ConfigGeneration`).
+    pub fn config_generation(&self) -> u32 {
+        self.0.config_generation.load(Ordering::Acquire)
     }
 
     /// The pending causes, as the `InterruptStatus` register shows them.
@@ -51,6 +76,12 @@ impl Interrupt {
     /// Clears the acknowledged causes (`InterruptACK`).
     pub fn acknowledge(&self, causes: u32) {
         self.0.status.fetch_and(!causes, Ordering::AcqRel);
+    }
+
+    /// Forgets what is pending, as a device reset demands.
+    pub fn reset(&self) {
+        self.0.needs_reset.store(false, Ordering::Release);
+        self.0.status.store(0, Ordering::Release);
     }
 
     fn signal(&self, cause: u32) {

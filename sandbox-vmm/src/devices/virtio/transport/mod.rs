@@ -1,1 +1,9 @@
-//! The virtio-mmio transport (virtio 1.3 §4.2).
+//! How a driver reaches its device: virtio over memory-mapped registers.
+
+mod mmio;
+mod registers;
+#[cfg(test)]
+mod tests;
+
+pub use mmio::MmioTransport;
+pub use registers::{QueueRegisters, Registers};
