@@ -1,2 +1,100 @@
-//! One `Sandbox` trait before KVM micro-VMs and OCI runtimes.
-pub use sandbox_core as core;
+//! One `Sandbox` trait before every wall: KVM micro-VMs today, OCI runtimes next.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use sandbox::{Runtime, SandboxSpec};
+//!
+//! # fn main() -> sandbox::Result<()> {
+//! let spec = SandboxSpec::from_json(
+//!     br#"{
+//!         "guest": {"linux": {"kernel": "/boot/vmlinuz", "cmdline": "console=ttyS0"}},
+//!         "isolation": "in_process",
+//!         "ready": {"console": {"marker": "login:"}}
+//!     }"#,
+//! )?;
+//! let runtime = Runtime::new();
+//! let sandbox = runtime.create(&spec)?;
+//! sandbox.start()?;
+//! sandbox.wait_ready(Duration::from_secs(30))?;
+//! let exit = sandbox.wait(None)?;
+//! println!("ended by {exit}");
+//! sandbox.teardown().wait(Duration::from_secs(5))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The contract stands in [`sandbox_core`], re-exported here; [`Runtime`] picks the backend that a spec asks for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use sandbox_core::{
+    Backend, Capability, ConsoleChunk, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, FaultReport, Fork,
+    Lifecycle, Manifest, Phase, Probe, Registers, RestoreOptions, Restored, Result, Sandbox, SandboxSpec,
+    SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, console, error, exit, lifecycle, limits,
+    snapshot, spec, stats, timeline,
+};
+pub use sandbox_vmm::{KvmBackend, KvmOptions};
+
+use spec::GuestSpec;
+
+/// All backends of this host, each opened when a spec first asks for it.
+#[derive(Default)]
+pub struct Runtime {
+    kvm_options: KvmOptions,
+    kvm: Mutex<Option<Arc<KvmBackend>>>,
+}
+
+impl Runtime {
+    /// A runtime with defaults. Opens nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A runtime whose KVM backend is set up by `options`.
+    pub fn with_kvm_options(options: KvmOptions) -> Self {
+        Self {
+            kvm_options: options,
+            ..Self::default()
+        }
+    }
+
+    /// Makes the sandbox that `spec` describes, in state [`State::Created`].
+    ///
+    /// # Errors
+    /// Anything wrong with the spec, or with the host for this kind of guest. Nothing is left behind then.
+    pub fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
+        match &spec.guest {
+            GuestSpec::Linux(_) | GuestSpec::Unikernel(_) => self.kvm()?.create(spec),
+            _ => Err(Error::unsupported(
+                "guest.container",
+                "there is no container backend yet",
+            )),
+        }
+    }
+
+    /// The KVM backend, opened on first use.
+    ///
+    /// # Errors
+    /// No KVM, or no right to it. A later call tries again.
+    pub fn kvm(&self) -> Result<Arc<KvmBackend>> {
+        let mut kvm = self.kvm.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(backend) = &*kvm {
+            return Ok(Arc::clone(backend));
+        }
+        let backend = Arc::new(KvmBackend::open(&self.kvm_options)?);
+        *kvm = Some(Arc::clone(&backend));
+        Ok(backend)
+    }
+
+    /// What this host can do, by backend.
+    pub fn probe(&self) -> Vec<(&'static str, Probe)> {
+        let kvm = match self.kvm() {
+            Ok(backend) => backend.probe(),
+            Err(error) => Probe {
+                reasons: vec![error.report()],
+                ..Probe::default()
+            },
+        };
+        vec![("kvm", kvm)]
+    }
+}

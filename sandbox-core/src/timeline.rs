@@ -98,31 +98,58 @@ impl Phase {
     }
 }
 
+/// Reads the processor time that this process has used, in nanoseconds.
+pub type CpuClock = fn() -> u64;
+
 /// Records phases as they are reached; shared by all threads that serve a sandbox.
 #[derive(Debug)]
 pub struct Recorder {
     origin: Instant,
-    /// Nanoseconds since `origin`, plus one; 0 where the phase was not reached.
-    stamps: [AtomicU64; Phase::ALL.len()],
+    cpu_clock: Option<CpuClock>,
+    cpu_origin: u64,
+    stamps: [Stamp; Phase::ALL.len()],
+}
+
+/// Nanoseconds since the origin, plus one; 0 where the phase was not reached.
+#[derive(Debug)]
+struct Stamp {
+    real: AtomicU64,
+    cpu: AtomicU64,
 }
 
 impl Recorder {
     /// Starts now: this moment is [`Phase::Called`].
-    pub fn start() -> Self {
+    ///
+    /// With `cpu_clock`, each phase is stamped with processor time as well, which tells work from waiting. It costs a
+    /// system call per phase.
+    pub fn start(cpu_clock: Option<CpuClock>) -> Self {
         let recorder = Self {
             origin: Instant::now(),
-            stamps: [const { AtomicU64::new(0) }; Phase::ALL.len()],
+            cpu_clock,
+            cpu_origin: cpu_clock.map_or(0, |clock| clock()),
+            stamps: [const {
+                Stamp {
+                    real: AtomicU64::new(0),
+                    cpu: AtomicU64::new(0),
+                }
+            }; Phase::ALL.len()],
         };
-        recorder.stamps[Phase::Called as usize].store(1, Ordering::Relaxed);
+        recorder.stamps[Phase::Called as usize].real.store(1, Ordering::Relaxed);
         recorder
     }
 
     /// Stamps `phase` with the present time; the first stamp of a phase stays.
     pub fn record(&self, phase: Phase) {
         let stamp = &self.stamps[phase as usize];
-        if stamp.load(Ordering::Relaxed) == 0 {
-            let elapsed = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
-            let _ = stamp.compare_exchange(0, elapsed + 1, Ordering::Relaxed, Ordering::Relaxed);
+        if stamp.real.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        let elapsed = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
+        let first = stamp
+            .real
+            .compare_exchange(0, elapsed + 1, Ordering::Relaxed, Ordering::Relaxed);
+        if let (Ok(_), Some(clock)) = (first, self.cpu_clock) {
+            stamp.cpu.store(clock() - self.cpu_origin, Ordering::Relaxed);
         }
     }
 
@@ -131,11 +158,13 @@ impl Recorder {
         let mut entries: Vec<_> = Phase::ALL
             .into_iter()
             .filter_map(|phase| {
-                let stamp = self.stamps[phase as usize].load(Ordering::Relaxed);
-                (stamp != 0).then(|| (phase, stamp - 1))
+                let stamp = &self.stamps[phase as usize];
+                let real = stamp.real.load(Ordering::Relaxed).checked_sub(1)?;
+                let cpu = self.cpu_clock.map(|_| stamp.cpu.load(Ordering::Relaxed));
+                Some(Entry { phase, real, cpu })
             })
             .collect();
-        entries.sort_by_key(|(phase, nanoseconds)| (*nanoseconds, *phase as usize));
+        entries.sort_by_key(|entry| (entry.real, entry.phase as usize));
         Timeline {
             origin: self.origin,
             entries,
@@ -143,11 +172,22 @@ impl Recorder {
     }
 }
 
+/// A phase that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The phase.
+    pub phase: Phase,
+    /// Real time since [`Phase::Called`], in nanoseconds.
+    pub real: u64,
+    /// Processor time of the whole process since then, in nanoseconds, where it was asked for.
+    pub cpu: Option<u64>,
+}
+
 /// The phases that a sandbox has reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeline {
     origin: Instant,
-    entries: Vec<(Phase, u64)>,
+    entries: Vec<Entry>,
 }
 
 impl Timeline {
@@ -156,20 +196,28 @@ impl Timeline {
         self.origin
     }
 
-    /// The phases reached, in order of time, each with nanoseconds since [`Phase::Called`].
-    pub fn entries(&self) -> &[(Phase, u64)] {
+    /// The phases reached, in order of time.
+    pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// Nanoseconds from [`Phase::Called`] to `phase`, if it was reached.
     pub fn at(&self, phase: Phase) -> Option<u64> {
-        let found = self.entries.iter().find(|(reached, _)| *reached == phase);
-        found.map(|(_, nanoseconds)| *nanoseconds)
+        self.entry(phase).map(|entry| entry.real)
+    }
+
+    /// Processor time from [`Phase::Called`] to `phase` in nanoseconds, if it was reached and this was asked for.
+    pub fn cpu_at(&self, phase: Phase) -> Option<u64> {
+        self.entry(phase)?.cpu
     }
 
     /// Nanoseconds between two phases, if both were reached in this order.
     pub fn between(&self, from: Phase, to: Phase) -> Option<u64> {
         self.at(to)?.checked_sub(self.at(from)?)
+    }
+
+    fn entry(&self, phase: Phase) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.phase == phase)
     }
 }
 
@@ -179,7 +227,7 @@ mod tests {
 
     #[test]
     fn stamps_are_ordered_and_the_first_stays() {
-        let recorder = Recorder::start();
+        let recorder = Recorder::start(Some(|| 7));
         recorder.record(Phase::VmCreated);
         let first = recorder.timeline().at(Phase::VmCreated);
         recorder.record(Phase::MemoryMapped);
@@ -188,7 +236,11 @@ mod tests {
         assert_eq!(timeline.at(Phase::VmCreated), first);
         assert!(timeline.between(Phase::VmCreated, Phase::MemoryMapped).is_some());
         assert_eq!(timeline.at(Phase::Ready), None);
-        assert_eq!(timeline.entries()[0], (Phase::Called, 0));
+        assert_eq!(
+            (timeline.entries()[0].phase, timeline.at(Phase::Called)),
+            (Phase::Called, Some(0))
+        );
+        assert_eq!(timeline.cpu_at(Phase::VmCreated), Some(0));
     }
 
     #[test]

@@ -1,7 +1,18 @@
 //! The KVM backend: machine, boot protocols, guest dialects and devices, x86_64.
 
 pub mod acpi;
+mod assemble;
+mod backend;
 pub mod boot;
 pub mod devices;
+mod dialect;
+mod error;
+mod event_loop;
+mod gate;
+pub mod machine;
 pub mod memory;
 pub mod rate_limit;
+mod sandbox;
+
+pub use backend::{KvmBackend, KvmOptions};
+pub use sandbox::KvmSandbox;

@@ -1,4 +1,5 @@
 //! The machine's devices.
 
 pub mod legacy;
+pub mod mmio_bus;
 pub mod virtio;

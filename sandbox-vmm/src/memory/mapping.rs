@@ -1,7 +1,9 @@
 //! The host mapping behind a guest's memory.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
 
 use super::HugePages;
@@ -31,11 +33,7 @@ impl HostMapping {
     pub fn anonymous(len: u64, huge_pages: HugePages) -> io::Result<Self> {
         let too_large = || io::Error::from_raw_os_error(libc::ENOMEM);
         let len = usize::try_from(len).map_err(|_| too_large())?;
-        let slack = if len >= HUGE_PAGE_SIZE {
-            HUGE_PAGE_SIZE
-        } else {
-            0
-        };
+        let slack = if len >= HUGE_PAGE_SIZE { HUGE_PAGE_SIZE } else { 0 };
         let reservation_len = len.checked_add(slack).ok_or_else(too_large)?;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
         let address = unsafe {
@@ -51,8 +49,7 @@ impl HostMapping {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let reservation =
-            NonNull::new(address.cast::<u8>()).ok_or_else(io::Error::last_os_error)?;
+        let reservation = NonNull::new(address.cast::<u8>()).ok_or_else(io::Error::last_os_error)?;
         let padding = match slack {
             0 => 0,
             _ => reservation.as_ptr().align_offset(HUGE_PAGE_SIZE),
@@ -89,16 +86,8 @@ impl HostMapping {
     ///
     /// `file` must never be shortened while the mapping lives (a sealed memfd): reading a page behind its end would
     /// kill the process with SIGBUS.
-    pub fn overlay_file(
-        &self,
-        offset: u64,
-        len: u64,
-        file: BorrowedFd<'_>,
-        file_offset: u64,
-    ) -> io::Result<()> {
-        let end = offset
-            .checked_add(len)
-            .filter(|end| *end <= self.len as u64);
+    pub fn overlay_file(&self, offset: u64, len: u64, file: BorrowedFd<'_>, file_offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.len as u64);
         if end.is_none() || !(offset | len | file_offset).is_multiple_of(super::layout::PAGE_SIZE) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
@@ -118,6 +107,51 @@ impl HostMapping {
             libc::MAP_FAILED => Err(io::Error::last_os_error()),
             _ => Ok(()),
         }
+    }
+
+    /// Gives the pages `[offset, offset + len)` back to the host; both are multiples of the page size. Their content is
+    /// lost: they read as zero afterwards, or as the file that was laid over them, and take no memory until they are
+    /// touched again.
+    pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.len as u64);
+        if end.is_none() || !(offset | len).is_multiple_of(super::layout::PAGE_SIZE) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // SAFETY: the range was checked to lie inside this mapping. The memory stays mapped, and no Rust reference into
+        // guest memory exists that could see it change.
+        let result = unsafe {
+            let start = self.as_ptr().add(offset as usize);
+            libc::madvise(start.cast(), len as usize, libc::MADV_DONTNEED)
+        };
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// How many bytes of the mapping are backed by host memory now, swapped-out pages included.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        /// `/proc/self/pagemap` has one of these per page.
+        const ENTRY_SIZE: usize = 8;
+        const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
+        let pagemap = File::open("/proc/self/pagemap")?;
+        let page_size = super::layout::PAGE_SIZE;
+        let mut entries = vec![0; 4096 * ENTRY_SIZE];
+        let mut offset = (self.as_ptr() as u64 / page_size) * ENTRY_SIZE as u64;
+        let mut left = self.len / page_size as usize * ENTRY_SIZE;
+        let mut backed = 0;
+        while left > 0 {
+            let size = left.min(entries.len());
+            pagemap.read_exact_at(&mut entries[..size], offset)?;
+            let words = entries[..size].as_chunks::<ENTRY_SIZE>().0;
+            backed += words
+                .iter()
+                .filter(|word| u64::from_le_bytes(**word) & PRESENT_OR_SWAPPED != 0)
+                .count() as u64;
+            offset += size as u64;
+            left -= size;
+        }
+        Ok(backed * page_size)
     }
 
     fn advise(&self, huge_pages: HugePages) -> io::Result<()> {

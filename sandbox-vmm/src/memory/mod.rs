@@ -64,8 +64,7 @@ impl GuestMemory {
     /// Maps `size` bytes (a multiple of the page size) in the ranges of [`layout::ram_ranges`]. Pages are zero and take
     /// no host memory before they are touched. With `track_dirty`, device writes are logged per page.
     pub fn new(size: u64, huge_pages: HugePages, track_dirty: bool) -> Result<Self, MemoryError> {
-        let mapping = HostMapping::anonymous(size, huge_pages)
-            .map_err(|source| MemoryError::Map { size, source })?;
+        let mapping = HostMapping::anonymous(size, huge_pages).map_err(|source| MemoryError::Map { size, source })?;
         let ranges = layout::ram_ranges(size);
         let mut regions = Vec::with_capacity(ranges.len());
         let mut offset = 0;
@@ -77,11 +76,7 @@ impl GuestMemory {
             start: 0,
             source: source.into(),
         })?;
-        Ok(Self(Arc::new(Inner {
-            ram,
-            mapping,
-            ranges,
-        })))
+        Ok(Self(Arc::new(Inner { ram, mapping, ranges })))
     }
 
     /// The RAM ranges, lowest first.
@@ -151,18 +146,11 @@ mod tests {
 
     #[test]
     fn both_sides_of_the_gap_are_writable_and_the_gap_is_not() {
-        let memory =
-            GuestMemory::new(layout::GAP_START + (1 << 20), HugePages::Never, false).unwrap();
+        let memory = GuestMemory::new(layout::GAP_START + (1 << 20), HugePages::Never, false).unwrap();
         memory.write_obj(7u64, GuestAddress(0x1000)).unwrap();
-        memory
-            .write_obj(8u64, GuestAddress(layout::GAP_END))
-            .unwrap();
+        memory.write_obj(8u64, GuestAddress(layout::GAP_END)).unwrap();
         assert_eq!(memory.read_obj::<u64>(GuestAddress(0x1000)).unwrap(), 7);
-        assert!(
-            memory
-                .write_obj(9u64, GuestAddress(layout::GAP_START))
-                .is_err()
-        );
+        assert!(memory.write_obj(9u64, GuestAddress(layout::GAP_START)).is_err());
         assert!(memory.check_range(GuestAddress(layout::GAP_END), 1 << 20));
         assert_eq!(
             memory.mapping_offset(layout::GAP_END + 4096, 4096),

@@ -1,0 +1,279 @@
+//! From a spec to a machine that is ready to be entered.
+//!
+//! What can be refused is refused first: the spec, the kernel, the command line, every file and interface that is
+//! named. Only then is the VM made, in the order that was measured to be the quickest. Whatever fails, everything made
+//! so far is dropped on the way out.
+
+mod devices;
+mod network;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvm_bindings::{Msrs, kvm_msr_entry};
+use kvm_ioctls::VcpuFd;
+use sandbox_core::limits::Limits;
+use sandbox_core::spec::{BootProtocol, HugePages as HugePagesSpec, Isolation, SandboxSpec};
+use sandbox_core::timeline::Recorder;
+use sandbox_core::{ConsoleLog, Error, ErrorKind, Phase, Result};
+
+use crate::boot::cmdline::{CommandLine, virtio_mmio_token};
+use crate::boot::store::{KernelStore, StoredKernel};
+use crate::boot::{self, BootError, BootParameters, Entry, Protocol};
+use crate::devices::legacy::{LegacyDevices, SERIAL_GSI};
+use crate::devices::mmio_bus::MmioBus;
+use crate::dialect::{self, BootPlan, Discovery};
+use crate::error::{BootFields, boot_error};
+use crate::machine::Machine;
+use crate::machine::cpuid::{CpuidConfig, CpuidTemplate};
+use crate::machine::host::{KvmError, KvmHost};
+use crate::machine::vcpu::Vcpu;
+use crate::machine::vm::{GsiLine, Vm};
+use crate::memory::{GuestMemory, HugePages};
+use crate::sandbox::life::Assembly;
+use crate::sandbox::ready::Readiness;
+use crate::sandbox::{Counters, ReadySignal};
+use devices::{DeviceSet, Slot};
+
+/// Guests below this have small pages unless the spec says otherwise, in bytes.
+const SMALL_GUEST: u64 = 64 << 20;
+/// `IA32_MISC_ENABLE`, bit 0: fast string operations.
+const MSR_MISC_ENABLE: (u32, u64) = (0x1a0, 1);
+/// `IA32_MTRR_DEF_TYPE`: MTRRs enabled, write-back by default. Without it Linux maps its memory uncached, or says so.
+const MSR_MTRR_DEF_TYPE: (u32, u64) = (0x2ff, 0x806);
+
+/// What a sandbox is made of.
+pub struct Parts {
+    /// The machine and its vCPUs.
+    pub assembly: Assembly,
+    /// How readiness is known.
+    pub readiness: Readiness,
+    /// What the devices count.
+    pub counters: Counters,
+}
+
+/// Makes everything that `spec` describes.
+pub fn assemble(
+    host: &KvmHost,
+    kernels: &KernelStore,
+    spec: &SandboxSpec,
+    recorder: &Recorder,
+    ready: &ReadySignal,
+) -> Result<Parts> {
+    spec.validate()?;
+    refuse_what_is_missing(host, spec)?;
+    let plan = dialect::select(spec)?.plan(spec)?;
+    let kernel = kernel(kernels, &plan)?;
+    let protocol = protocol(&plan, &kernel)?;
+    let readiness = Readiness::new(spec.ready.as_ref())?;
+    let devices = DeviceSet::open(spec, ready)?;
+    let cmdline = command_line(&plan, &kernel, devices.slots())?;
+    let cpuid = CpuidTemplate::new(
+        host.supported_cpuid(),
+        &CpuidConfig {
+            vcpus: spec.vcpus,
+            tsc_deadline: host.has_tsc_deadline() && plan.chipset.irqchip,
+            tsc_khz: None,
+            mask: &spec.cpu.mask,
+        },
+    )?;
+    recorder.record(Phase::SpecChecked);
+
+    let vm = host.create_vm()?;
+    recorder.record(Phase::VmCreated);
+    let memory = GuestMemory::new(spec.memory, huge_pages(spec, &plan), spec.track_dirty)?;
+    let vm = Arc::new(Vm::new(vm, memory.clone(), plan.chipset, spec.track_dirty)?);
+    recorder.record(Phase::MemoryMapped);
+    let entry = load(
+        &memory,
+        &plan,
+        &kernel,
+        protocol,
+        &Handover {
+            cmdline: &cmdline,
+            spec,
+            slots: devices.slots(),
+        },
+    )?;
+    recorder.record(Phase::KernelLoaded);
+    let console = Arc::new(ConsoleLog::new(
+        usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX),
+    ));
+    let serial_line = Box::new(GsiLine::new(Arc::clone(&vm), SERIAL_GSI));
+    let ports = LegacyDevices::new(Arc::clone(&console), serial_line, plan.ports);
+    let mut machine = Machine {
+        ports,
+        mmio: MmioBus::default(),
+        devices: Vec::new(),
+        console,
+        software_kvm: host.is_software(),
+        vm,
+    };
+    let counters = devices.install(&mut machine);
+    recorder.record(Phase::DevicesReady);
+    let vcpus = vcpus(&machine.vm, spec.vcpus, &cpuid, plan.firmware_msrs)?;
+    set_entry(host, &vcpus[0], &entry)?;
+    recorder.record(Phase::VcpusReady);
+    Ok(Parts {
+        assembly: Assembly {
+            machine,
+            vcpus,
+            deadline: spec.limits.deadline_ms.map(Duration::from_millis),
+        },
+        readiness,
+        counters,
+    })
+}
+
+/// The kernel of `plan`, from the store.
+pub fn kernel(kernels: &KernelStore, plan: &BootPlan<'_>) -> Result<Arc<StoredKernel>> {
+    kernels
+        .open(plan.kernel.0)
+        .map_err(|error| boot_error(error, &fields(plan)))
+}
+
+fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> {
+    if spec.isolation == Isolation::Worker {
+        let context = "there is no worker process for micro-VMs yet; say in_process for guests that you trust";
+        return Err(Error::unsupported("isolation", context));
+    }
+    if spec.vcpus as usize > host.max_vcpus() {
+        let context = format!("is {}; this host's KVM takes at most {}", spec.vcpus, host.max_vcpus());
+        return Err(Error::unsupported("vcpus", context));
+    }
+    let Limits { cpu_quota, pids, .. } = &spec.limits;
+    if cpu_quota.is_some() {
+        let context = "cannot be held for a micro-VM in the embedder's own process; put the process into a cgroup";
+        return Err(Error::unsupported("limits.cpu_quota", context));
+    }
+    if pids.is_some() {
+        return Err(Error::unsupported(
+            "limits.pids",
+            "a micro-VM has no processes of the host to count",
+        ));
+    }
+    Ok(())
+}
+
+fn fields(plan: &BootPlan<'_>) -> BootFields {
+    BootFields {
+        kernel: plan.kernel.1,
+        initrd: plan.initrd.map_or("guest", |(_, field)| field),
+        cmdline: plan.cmdline_field,
+    }
+}
+
+fn protocol(plan: &BootPlan<'_>, kernel: &StoredKernel) -> Result<Protocol> {
+    let image = kernel.image();
+    let protocol = match plan.protocol {
+        BootProtocol::Linux64 => Protocol::Linux64,
+        BootProtocol::Pvh => Protocol::Pvh,
+        BootProtocol::Auto if image.linux_entry.is_some() => Protocol::Linux64,
+        BootProtocol::Auto => Protocol::Pvh,
+    };
+    let has_entry = match protocol {
+        Protocol::Linux64 => image.linux_entry.is_some(),
+        Protocol::Pvh => image.pvh_entry.is_some(),
+    };
+    match has_entry {
+        true => Ok(protocol),
+        false => Err(boot_error(BootError::NoSuchEntry { protocol }, &fields(plan))),
+    }
+}
+
+fn command_line(plan: &BootPlan<'_>, kernel: &StoredKernel, slots: &[Slot]) -> Result<CommandLine> {
+    let tokens: Vec<String> = match plan.discovery {
+        Discovery::Acpi => Vec::new(),
+        Discovery::CommandLine => slots
+            .iter()
+            .map(|slot| virtio_mmio_token(slot.window, slot.gsi))
+            .collect(),
+    };
+    let limit = kernel.image().cmdline_limit();
+    CommandLine::new(&plan.cmdline, &tokens, limit).map_err(|error| boot_error(error, &fields(plan)))
+}
+
+fn huge_pages(spec: &SandboxSpec, plan: &BootPlan<'_>) -> HugePages {
+    match spec.huge_pages {
+        HugePagesSpec::Never => HugePages::Never,
+        HugePagesSpec::Transparent => HugePages::Transparent,
+        HugePagesSpec::Auto if plan.dense_memory && spec.memory >= SMALL_GUEST => HugePages::Transparent,
+        HugePagesSpec::Auto => HugePages::Never,
+    }
+}
+
+/// What the guest is handed beside its kernel.
+struct Handover<'a> {
+    cmdline: &'a CommandLine,
+    spec: &'a SandboxSpec,
+    slots: &'a [Slot],
+}
+
+fn load(
+    memory: &GuestMemory,
+    plan: &BootPlan<'_>,
+    kernel: &StoredKernel,
+    protocol: Protocol,
+    handover: &Handover<'_>,
+) -> Result<Entry> {
+    let failed = |error| boot_error(error, &fields(plan));
+    boot::load::load(kernel, memory).map_err(failed)?;
+    let initrd = match plan.initrd {
+        Some((path, _)) => {
+            let file = boot::initrd::open(path).map_err(failed)?;
+            Some(boot::initrd::load(&file, kernel.image(), memory).map_err(failed)?)
+        }
+        None => None,
+    };
+    let rsdp = match plan.discovery {
+        Discovery::Acpi => None,
+        Discovery::CommandLine => None,
+    };
+    let parameters = BootParameters {
+        kernel: kernel.image(),
+        cmdline: handover.cmdline,
+        initrd,
+        rsdp,
+        memory_map: plan.memory_map,
+    };
+    boot::prepare(memory, protocol, &parameters).map_err(failed)
+}
+
+/// The vCPUs. All but the first wait for their start-up interrupt.
+fn vcpus(vm: &Vm, count: u32, cpuid: &CpuidTemplate, firmware_msrs: bool) -> Result<Vec<Vcpu>> {
+    let mut vcpus = Vec::with_capacity(count as usize);
+    for id in 0..count {
+        let fd = vm.create_vcpu(id)?;
+        let leaves = cpuid.for_vcpu(id)?;
+        fd.set_cpuid2(&leaves).map_err(KvmError::call("KVM_SET_CPUID2"))?;
+        if firmware_msrs {
+            set_firmware_msrs(&fd)?;
+        }
+        vcpus.push(Vcpu { fd, id });
+    }
+    Ok(vcpus)
+}
+
+fn set_firmware_msrs(vcpu: &VcpuFd) -> Result<()> {
+    let entries = [MSR_MISC_ENABLE, MSR_MTRR_DEF_TYPE].map(|(index, data)| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    });
+    let too_many = |_| Error::new(ErrorKind::HostFailure, "the list of MSRs is too long");
+    let msrs = Msrs::from_entries(&entries).map_err(too_many)?;
+    vcpu.set_msrs(&msrs).map_err(KvmError::call("KVM_SET_MSRS"))?;
+    Ok(())
+}
+
+/// Where the boot vCPU begins.
+fn set_entry(host: &KvmHost, boot: &Vcpu, entry: &Entry) -> Result<()> {
+    let reset = host.reset_sregs(&boot.fd)?;
+    boot.fd
+        .set_sregs(&entry.sregs(&reset))
+        .map_err(KvmError::call("KVM_SET_SREGS"))?;
+    boot.fd
+        .set_regs(&entry.regs())
+        .map_err(KvmError::call("KVM_SET_REGS"))?;
+    Ok(())
+}

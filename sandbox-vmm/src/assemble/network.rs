@@ -1,0 +1,141 @@
+//! Network cards: the tap, the interface's settings, the card's address.
+
+use std::os::fd::BorrowedFd;
+
+use sandbox_core::spec::{NetworkSpec, TapSpec};
+use sandbox_core::{Error, ErrorKind, Result};
+use sandbox_net::{Ipv4Cidr, LinkControl, LinkSettings, MacAddress, NetError, Tap};
+
+use crate::devices::virtio::net::{Net, NetConfig};
+use crate::error::{kind_of, with_cause};
+
+/// Makes the card of `network`, which stands at `field` in the spec.
+pub(super) fn open(network: &NetworkSpec, field: &str) -> Result<Net> {
+    let mac = mac_address(network, field)?;
+    let tap = open_tap(network, field)?;
+    let config = NetConfig {
+        mtu: network.mtu,
+        rx_limit: network.receive_limit,
+        tx_limit: network.send_limit,
+        ..NetConfig::new(mac.octets())
+    };
+    Net::new(config, Box::new(tap))
+        .map_err(|error| with_cause(ErrorKind::HostExhausted, error).with_field(field.to_owned()))
+}
+
+fn mac_address(network: &NetworkSpec, field: &str) -> Result<MacAddress> {
+    let field = format!("{field}.mac");
+    let Some(text) = &network.mac else {
+        return random_mac(field);
+    };
+    let mac: MacAddress = text.parse().map_err(|error| net_error(error, field.clone()))?;
+    match mac.is_unicast() {
+        true => Ok(mac),
+        false => Err(Error::invalid(
+            field,
+            format!("{mac} is a multicast address; a card has a unicast one"),
+        )),
+    }
+}
+
+fn random_mac(field: String) -> Result<MacAddress> {
+    let mut seed = [0; 8];
+    // SAFETY: the buffer is as long as the length that is passed; 8 bytes are never cut short.
+    let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    match usize::try_from(count) {
+        Ok(count) if count == seed.len() => Ok(MacAddress::from_seed(u64::from_ne_bytes(seed))),
+        _ => {
+            let context = "the host gives no random numbers to make one up; name one";
+            Err(Error::new(ErrorKind::HostFailure, context).with_field(field))
+        }
+    }
+}
+
+fn open_tap(network: &NetworkSpec, field: &str) -> Result<Tap> {
+    match &network.tap {
+        TapSpec::Name(name) => {
+            let field = format!("{field}.tap.name");
+            let tap = Tap::open(name).map_err(|error| net_error(error, field.clone()))?;
+            let settings = LinkSettings {
+                mtu: network.mtu.map(u32::from),
+                ..LinkSettings::default()
+            };
+            configure(&tap, &settings, field)?;
+            Ok(tap)
+        }
+        TapSpec::Fd(fd) => {
+            let field = format!("{field}.tap.fd");
+            Tap::from_fd(duplicate(*fd, &field)?).map_err(|error| net_error(error, field))
+        }
+        TapSpec::Create { name, host_address } => {
+            let field = format!("{field}.tap.create");
+            let tap = match name {
+                Some(name) => Tap::create_named(name),
+                None => Tap::create(),
+            };
+            let tap = tap.map_err(|error| net_error(error, field.clone()))?;
+            let address = host_address.as_deref().map(str::parse::<Ipv4Cidr>).transpose();
+            let settings = LinkSettings {
+                address: address.map_err(|error| net_error(error, format!("{field}.host_address")))?,
+                mtu: network.mtu.map(u32::from),
+                bring_up: true,
+                // Or the host sends an idle guest frames that it must wake up for.
+                no_ipv6_link_local: true,
+            };
+            configure(&tap, &settings, field)?;
+            Ok(tap)
+        }
+        other => Err(Error::unsupported(
+            format!("{field}.tap"),
+            format!("this backend has no {other:?}"),
+        )),
+    }
+}
+
+fn configure(tap: &Tap, settings: &LinkSettings, field: String) -> Result<()> {
+    if *settings == LinkSettings::default() {
+        return Ok(());
+    }
+    let configured = LinkControl::open().and_then(|mut links| links.configure(tap.name(), settings));
+    configured.map_err(|error| net_error(error, field))
+}
+
+/// The embedder stays owner of its descriptor.
+fn duplicate(fd: i32, field: &str) -> Result<std::os::fd::OwnedFd> {
+    if fd < 0 {
+        return Err(Error::invalid(field.to_owned(), format!("{fd} is no descriptor")));
+    }
+    // SAFETY: the descriptor is borrowed for this call alone; one that is not open is refused by the kernel.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    borrowed.try_clone_to_owned().map_err(|error| {
+        let kind = match error.raw_os_error() {
+            Some(libc::EBADF) => ErrorKind::InvalidSpec,
+            _ => kind_of(&error),
+        };
+        let context = format!("descriptor {fd} cannot be duplicated; pass an open tap");
+        Error::new(kind, context)
+            .with_field(field.to_owned())
+            .with_source(error)
+    })
+}
+
+fn net_error(error: NetError, field: String) -> Error {
+    let kind = match &error {
+        NetError::AddressPoolExhausted { .. } => ErrorKind::HostExhausted,
+        NetError::AlreadyExists { .. } => ErrorKind::AlreadyExists,
+        NetError::InUse { .. } => ErrorKind::InUse,
+        NetError::NotFound { .. } => ErrorKind::NotFound,
+        NetError::PermissionDenied { .. } | NetError::TunDeviceForbidden => ErrorKind::PermissionDenied,
+        NetError::TunDeviceMissing | NetError::UnsupportedOffloads { .. } => ErrorKind::Unsupported,
+        NetError::Os { source, .. } => kind_of(source),
+        NetError::InvalidAddress { .. }
+        | NetError::InvalidMac { .. }
+        | NetError::InvalidMtu { .. }
+        | NetError::InvalidName { .. }
+        | NetError::DescriptorNotATap { .. }
+        | NetError::MissingFlag { .. }
+        | NetError::NotATap { .. } => ErrorKind::InvalidSpec,
+        _ => ErrorKind::HostFailure,
+    };
+    with_cause(kind, error).with_field(field)
+}

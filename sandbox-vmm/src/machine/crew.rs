@@ -1,0 +1,202 @@
+//! The vCPU threads of one VM, told together to run, to hold still, or to leave.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::kick::Kicker;
+
+/// What the vCPU threads are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Order {
+    /// Run guest code.
+    Run = 0,
+    /// Stay out of it until told otherwise.
+    Hold = 1,
+    /// Leave for good; no other order can follow.
+    Leave = 2,
+}
+
+/// The threads' orders and whereabouts.
+pub struct Crew {
+    /// A copy of the order for the threads' fast path: one load per exit.
+    hint: AtomicU8,
+    roster: Mutex<Roster>,
+    changed: Condvar,
+    members: Vec<Member>,
+}
+
+struct Roster {
+    order: Order,
+    /// Threads that are, or may soon be, in guest code.
+    running: usize,
+    /// Threads that have not left.
+    present: usize,
+}
+
+/// One vCPU thread.
+#[derive(Default)]
+pub struct Member {
+    /// Where it can be kicked.
+    pub kicker: Kicker,
+    /// How often its guest code left to user space.
+    pub exits: AtomicU64,
+    /// Its processor time when it left, in nanoseconds.
+    final_cpu: AtomicU64,
+}
+
+impl Member {
+    /// Processor time that the thread has used, in nanoseconds.
+    pub fn cpu_nanoseconds(&self) -> u64 {
+        let running = self.kicker.thread_cpu_nanoseconds();
+        running.unwrap_or_else(|| self.final_cpu.load(Ordering::Relaxed))
+    }
+
+    /// For the vCPU thread itself, before it leaves.
+    pub fn record_final_cpu(&self) {
+        self.final_cpu.store(self.cpu_nanoseconds(), Ordering::Relaxed);
+    }
+}
+
+impl Crew {
+    /// A crew of `size` threads, all of which are expected to come, and to run.
+    pub fn new(size: usize) -> Self {
+        Self {
+            hint: AtomicU8::new(Order::Run as u8),
+            roster: Mutex::new(Roster {
+                order: Order::Run,
+                running: size,
+                present: size,
+            }),
+            changed: Condvar::new(),
+            members: (0..size).map(|_| Member::default()).collect(),
+        }
+    }
+
+    /// The threads, by vCPU number.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// For a vCPU thread, before each entry: true when it may run. A thread that is to hold still first calls `settle`,
+    /// which must leave its vCPU in a state that can be read, and then waits here; false when it is to leave.
+    pub fn may_run(&self, settle: impl FnOnce()) -> bool {
+        if self.hint.load(Ordering::Acquire) == Order::Run as u8 {
+            return true;
+        }
+        let mut roster = self.lock();
+        if roster.order == Order::Hold {
+            drop(roster);
+            settle();
+            roster = self.lock();
+            roster.running -= 1;
+            self.changed.notify_all();
+            while roster.order == Order::Hold {
+                roster = self.wait(roster);
+            }
+            roster.running += 1;
+        }
+        roster.order == Order::Run
+    }
+
+    /// For a vCPU thread: it has left guest code for good. True for the last one.
+    pub fn depart(&self) -> bool {
+        let mut roster = self.lock();
+        roster.running -= 1;
+        roster.present -= 1;
+        self.changed.notify_all();
+        roster.present == 0
+    }
+
+    /// Holds all threads, and returns when none is in guest code. False, with nothing to undo, when they are leaving.
+    pub fn hold(&self) -> bool {
+        self.order(Order::Hold);
+        let mut roster = self.lock();
+        while roster.running > 0 && roster.order == Order::Hold {
+            roster = self.wait(roster);
+        }
+        roster.order == Order::Hold
+    }
+
+    /// Lets held threads run on.
+    pub fn release(&self) {
+        self.order(Order::Run);
+    }
+
+    /// Makes all threads leave; does not wait for them.
+    pub fn dismiss(&self) {
+        self.order(Order::Leave);
+    }
+
+    fn order(&self, order: Order) {
+        {
+            let mut roster = self.lock();
+            if roster.order == Order::Leave {
+                return;
+            }
+            roster.order = order;
+            self.hint.store(order as u8, Ordering::Release);
+            self.changed.notify_all();
+        }
+        if order != Order::Run {
+            self.members.iter().for_each(|member| member.kicker.kick());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, roster: MutexGuard<'a, Roster>) -> MutexGuard<'a, Roster> {
+        self.changed.wait(roster).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    fn spawn(crew: &Arc<Crew>, turns: &Arc<AtomicUsize>) -> thread::JoinHandle<bool> {
+        let (crew, turns) = (Arc::clone(crew), Arc::clone(turns));
+        thread::spawn(move || {
+            while crew.may_run(|| ()) {
+                turns.fetch_add(1, Ordering::SeqCst);
+                thread::yield_now();
+            }
+            crew.depart()
+        })
+    }
+
+    #[test]
+    fn held_threads_do_not_run_and_released_ones_do() {
+        let crew = Arc::new(Crew::new(2));
+        let turns = Arc::new(AtomicUsize::new(0));
+        let threads = [spawn(&crew, &turns), spawn(&crew, &turns)];
+        assert!(crew.hold());
+        let held_at = turns.load(Ordering::SeqCst);
+        thread::yield_now();
+        assert_eq!(turns.load(Ordering::SeqCst), held_at);
+        crew.release();
+        while turns.load(Ordering::SeqCst) == held_at {
+            thread::yield_now();
+        }
+        crew.dismiss();
+        let last: usize = threads
+            .into_iter()
+            .map(|thread| usize::from(thread.join().unwrap()))
+            .sum();
+        assert_eq!(last, 1, "exactly one thread is the last");
+    }
+
+    #[test]
+    fn leaving_is_final() {
+        let crew = Arc::new(Crew::new(1));
+        crew.dismiss();
+        assert!(!crew.hold());
+        crew.release();
+        assert!(!crew.may_run(|| ()));
+    }
+}

@@ -1,0 +1,38 @@
+//! The machine: a VM, its vCPUs and its devices.
+
+mod cpu_features;
+pub mod cpuid;
+pub mod crew;
+pub mod host;
+pub mod kick;
+pub mod probe;
+pub mod vcpu;
+pub mod vm;
+
+use std::sync::{Arc, Mutex};
+
+use sandbox_core::ConsoleLog;
+
+use crate::devices::legacy::LegacyDevices;
+use crate::devices::mmio_bus::MmioBus;
+use crate::devices::virtio::VirtioDevice;
+use vm::Vm;
+
+/// A virtio device that transport and event loop share.
+pub type SharedDevice = Arc<Mutex<dyn VirtioDevice>>;
+
+/// Everything that serves a guest, but for the vCPUs, which their threads own.
+pub struct Machine {
+    /// Devices at fixed ports.
+    pub ports: LegacyDevices,
+    /// virtio devices, as the guest reaches them.
+    pub mmio: MmioBus,
+    /// virtio devices, as the event loop reaches them.
+    pub devices: Vec<SharedDevice>,
+    /// The guest's console output.
+    pub console: Arc<ConsoleLog>,
+    /// Whether the host's KVM is a software one, which explains some faults.
+    pub software_kvm: bool,
+    /// The VM.
+    pub vm: Arc<Vm>,
+}

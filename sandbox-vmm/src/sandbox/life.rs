@@ -1,0 +1,395 @@
+//! The life of one sandbox: its state, its threads, its end.
+//!
+//! Each vCPU has a thread. Whoever ends the guest, a vCPU, the deadline or the embedder, names the cause and dismisses
+//! the crew; the last vCPU thread to leave publishes the exit status. The boot vCPU's thread, the captain, then stays
+//! until teardown is asked for and takes everything apart, so that teardown needs no thread of its own and its caller
+//! does not wait for the kernel.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use sandbox_core::sandbox::PendingTeardown;
+use sandbox_core::timeline::Recorder;
+use sandbox_core::{ConsoleLog, Error, ErrorKind, Exit, FaultReport, Lifecycle, Phase, Result, State, Verb};
+
+use super::ready::ReadySignal;
+use crate::event_loop::{EventLoop, EventSources, OnDeadline};
+use crate::gate::Gate;
+use crate::machine::Machine;
+use crate::machine::crew::Crew;
+use crate::machine::kick::KickSignal;
+use crate::machine::vcpu::{Vcpu, VcpuEvents};
+
+/// A vCPU thread's stack holds no large buffers: device handlers run on it.
+const VCPU_STACK_SIZE: usize = 256 << 10;
+
+/// A machine that is ready to be entered.
+pub struct Assembly {
+    /// The machine.
+    pub machine: Machine,
+    /// Its vCPUs, the boot vCPU first.
+    pub vcpus: Vec<Vcpu>,
+    /// Time from the start to the deadline.
+    pub deadline: Option<Duration>,
+}
+
+/// What a sandbox holds of its machine.
+enum Holding {
+    /// Created, not started.
+    Assembled(Box<Assembly>),
+    /// The threads run, or have run.
+    Launched(Arc<Machine>),
+    /// Given back.
+    Nothing,
+}
+
+/// State shared by a sandbox's handle and its threads.
+pub struct Life {
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) console: Arc<ConsoleLog>,
+    pub(super) exit: Gate<Exit>,
+    pub(super) ready: ReadySignal,
+    pub(super) crew: Crew,
+    signal: KickSignal,
+    lifecycle: Mutex<Lifecycle>,
+    /// Why the guest is being ended; the first cause stays.
+    cause: Mutex<Option<Exit>>,
+    holding: Mutex<Holding>,
+    captain: Mutex<Option<JoinHandle<()>>>,
+    team: Mutex<Team>,
+    teardown_asked: Gate<()>,
+    gone: Gate<()>,
+}
+
+impl Life {
+    /// The life of a sandbox that was just created.
+    pub fn new(recorder: Arc<Recorder>, ready: ReadySignal, assembly: Assembly, signal: KickSignal) -> Arc<Self> {
+        Arc::new(Self {
+            recorder,
+            console: Arc::clone(&assembly.machine.console),
+            exit: Gate::default(),
+            ready,
+            crew: Crew::new(assembly.vcpus.len()),
+            signal,
+            lifecycle: Mutex::new(Lifecycle::created()),
+            cause: Mutex::new(None),
+            holding: Mutex::new(Holding::Assembled(Box::new(assembly))),
+            captain: Mutex::new(None),
+            team: Mutex::new(Team::default()),
+            teardown_asked: Gate::default(),
+            gone: Gate::default(),
+        })
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.lifecycle().state()
+    }
+
+    pub(super) fn start(self: &Arc<Self>) -> Result<()> {
+        self.recorder.record(Phase::StartCalled);
+        // Held until the threads are on their way, so that nobody sees, and no thread ends, a half-started sandbox.
+        let mut lifecycle = self.lifecycle();
+        lifecycle.apply(Verb::Start)?;
+        match self.launch() {
+            Ok(()) => lifecycle.apply(Verb::Entered).map(drop),
+            Err(error) => {
+                lifecycle.apply(Verb::Failed)?;
+                drop(lifecycle);
+                self.conclude(Exit::Killed);
+                let context = "cannot start the sandbox's threads; the host is short of threads or memory";
+                Err(Error::new(ErrorKind::HostExhausted, context).with_source(error))
+            }
+        }
+    }
+
+    pub(super) fn pause(&self) -> Result<()> {
+        let mut lifecycle = self.lifecycle();
+        lifecycle.check(Verb::Pause)?;
+        if !self.crew.hold() {
+            let context = "cannot pause a sandbox whose guest is ending";
+            return Err(Error::new(ErrorKind::WrongState, context));
+        }
+        lifecycle.apply(Verb::Pause).map(drop)
+    }
+
+    pub(super) fn resume(&self) -> Result<()> {
+        let mut lifecycle = self.lifecycle();
+        lifecycle.apply(Verb::Resume)?;
+        self.crew.release();
+        Ok(())
+    }
+
+    pub(super) fn stop(&self) -> Result<Exit> {
+        let mut lifecycle = self.lifecycle();
+        match lifecycle.state() {
+            State::Stopped => {}
+            State::Created => {
+                lifecycle.apply(Verb::Ended)?;
+                self.conclude(Exit::Killed);
+            }
+            _ => {
+                lifecycle.check(Verb::Ended)?;
+                self.end(Exit::Killed);
+            }
+        }
+        drop(lifecycle);
+        self.wait(None)
+    }
+
+    pub(super) fn wait(&self, timeout: Option<Duration>) -> Result<Exit> {
+        self.exit.wait(timeout).ok_or_else(|| Error::timeout("the guest's end"))
+    }
+
+    /// Asks for teardown; what is left to do happens on the captain's thread.
+    pub(super) fn teardown(self: &Arc<Self>) {
+        let first = {
+            let mut lifecycle = self.lifecycle();
+            let first = lifecycle.state() != State::TornDown;
+            // Teardown is allowed in every state.
+            let _ = lifecycle.apply(Verb::Teardown);
+            first
+        };
+        if !first {
+            return;
+        }
+        self.recorder.record(Phase::TeardownCalled);
+        self.end(Exit::Killed);
+        let never_launched = {
+            let mut holding = self.holding();
+            match &*holding {
+                Holding::Launched(_) => None,
+                _ => Some(std::mem::replace(&mut *holding, Holding::Nothing)),
+            }
+        };
+        match never_launched {
+            None => drop(self.teardown_asked.open(())),
+            Some(assembly) => self.discard(assembly),
+        }
+        self.recorder.record(Phase::TeardownReturned);
+    }
+
+    /// Runs `use_it` on the machine, unless it is given back already. Keeps teardown waiting meanwhile.
+    pub(super) fn with_machine<T>(&self, use_it: impl FnOnce(&Machine) -> T) -> Option<T> {
+        match &*self.holding() {
+            Holding::Assembled(assembly) => Some(use_it(&assembly.machine)),
+            Holding::Launched(machine) => Some(use_it(machine)),
+            Holding::Nothing => None,
+        }
+    }
+
+    /// Names the cause of the end, if there is none yet, and makes the vCPU threads leave.
+    fn end(&self, cause: Exit) {
+        self.cause
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(cause);
+        self.crew.dismiss();
+    }
+
+    /// All vCPU threads have left guest code for good.
+    fn publish_end(&self) {
+        self.recorder.record(Phase::Ended);
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // After teardown the state stays; the exit status is published all the same.
+        let _ = self.lifecycle().apply(Verb::Ended);
+        self.conclude(cause.unwrap_or(Exit::Killed));
+    }
+
+    /// Publishes the exit status and wakes all who wait for anything of the guest.
+    fn conclude(&self, exit: Exit) {
+        self.exit.open(exit);
+        self.recorder.record(Phase::ExitPublished);
+        self.ready.guest_ended();
+        self.console.close();
+    }
+
+    fn launch(self: &Arc<Self>) -> io::Result<()> {
+        let mut holding = self.holding();
+        let Holding::Assembled(assembly) = std::mem::replace(&mut *holding, Holding::Nothing) else {
+            return Err(io::Error::other("there is no machine"));
+        };
+        let Assembly {
+            machine,
+            vcpus,
+            deadline,
+        } = *assembly;
+        self.team().event_loop = EventLoop::spawn(self.event_sources(&machine, deadline))?;
+        let machine = Arc::new(machine);
+        *holding = Holding::Launched(Arc::clone(&machine));
+        drop(holding);
+        let launched = self.spawn_vcpus(vcpus, machine);
+        if launched.is_err() {
+            self.crew.dismiss();
+            self.disband_team();
+            *self.holding() = Holding::Nothing;
+        }
+        launched
+    }
+
+    fn event_sources(self: &Arc<Self>, machine: &Machine, deadline: Option<Duration>) -> EventSources {
+        let devices = machine.devices.iter().map(|device| {
+            let events = device.lock().unwrap_or_else(PoisonError::into_inner).host_events();
+            (Arc::clone(device), events)
+        });
+        EventSources {
+            devices: devices.collect(),
+            deadline: deadline.map(|after| {
+                let life = Arc::clone(self);
+                let action: OnDeadline = Box::new(move || life.end(Exit::Deadline));
+                (after, action)
+            }),
+        }
+    }
+
+    /// Starts all vCPU threads, the captain last: it counts on the others being known.
+    fn spawn_vcpus(self: &Arc<Self>, vcpus: Vec<Vcpu>, machine: Arc<Machine>) -> io::Result<()> {
+        let mut vcpus = vcpus.into_iter();
+        let boot = vcpus.next().ok_or_else(|| io::Error::other("there is no boot vCPU"))?;
+        for vcpu in vcpus {
+            let (life, machine) = (Arc::clone(self), Arc::clone(&machine));
+            let helper = spawn(move || life.serve(vcpu, &machine))?;
+            self.team().helpers.push(helper);
+        }
+        let life = Arc::clone(self);
+        let captain = spawn(move || {
+            life.serve(boot, &machine);
+            life.finish(machine);
+        })?;
+        *self.captain.lock().unwrap_or_else(PoisonError::into_inner) = Some(captain);
+        Ok(())
+    }
+
+    /// A vCPU thread's work.
+    fn serve(&self, mut vcpu: Vcpu, machine: &Machine) {
+        // However this ends, by a panic in a device's handler as well, the thread departs.
+        let _departure = Departure(self);
+        match vcpu.run(machine, &self.crew, self, self.signal) {
+            Ok(Some(exit)) => self.end(exit),
+            Ok(None) => {}
+            Err(error) => self.end(host_fault(format!("the vCPU thread could not be set up ({error})"))),
+        }
+    }
+
+    /// The captain's last work: waits for teardown to be asked for, then gives everything back.
+    fn finish(&self, machine: Arc<Machine>) {
+        self.disband_team();
+        self.teardown_asked.wait(None);
+        *self.holding() = Holding::Nothing;
+        drop(machine);
+        self.recorder.record(Phase::TornDown);
+        self.gone.open(());
+    }
+
+    /// Waits for the end of all threads beside the captain.
+    fn disband_team(&self) {
+        let team = std::mem::take(&mut *self.team());
+        for helper in team.helpers {
+            if helper.join().is_err() {
+                tracing::error!("a vCPU thread panicked");
+            }
+        }
+        if let Some(event_loop) = team.event_loop {
+            event_loop.stop();
+        }
+    }
+
+    /// Gives back what was never launched, on a thread of its own because the kernel takes its time.
+    fn discard(self: &Arc<Self>, holding: Holding) {
+        self.conclude(Exit::Killed);
+        let life = Arc::clone(self);
+        let slot = Arc::new(Mutex::new(Some(holding)));
+        let contents = Arc::clone(&slot);
+        let discard = move || {
+            drop(contents.lock().unwrap_or_else(PoisonError::into_inner).take());
+            life.recorder.record(Phase::TornDown);
+            life.gone.open(());
+        };
+        match spawn(discard) {
+            Ok(thread) => *self.captain.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
+            Err(_) => {
+                // No thread to be had: the caller waits for the kernel.
+                drop(slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+                self.recorder.record(Phase::TornDown);
+                self.gone.open(());
+            }
+        }
+    }
+
+    fn lifecycle(&self) -> MutexGuard<'_, Lifecycle> {
+        self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn team(&self) -> MutexGuard<'_, Team> {
+        self.team.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holding(&self) -> MutexGuard<'_, Holding> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl VcpuEvents for Life {
+    fn first_entry(&self) {
+        self.recorder.record(Phase::FirstEntry);
+    }
+
+    fn first_exit(&self) {
+        self.recorder.record(Phase::FirstExit);
+    }
+
+    fn guest_ready(&self) {
+        self.ready.give();
+    }
+}
+
+impl PendingTeardown for Life {
+    fn wait(&self, timeout: Duration) -> bool {
+        if self.gone.wait(Some(timeout)).is_none() {
+            return false;
+        }
+        let captain = self.captain.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(captain) = captain
+            && captain.join().is_err()
+        {
+            tracing::error!("a vCPU thread panicked");
+        }
+        true
+    }
+}
+
+/// The threads beside the captain.
+#[derive(Default)]
+struct Team {
+    event_loop: Option<EventLoop>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+/// A vCPU thread's presence in the crew.
+struct Departure<'a>(&'a Life);
+
+impl Drop for Departure<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end(host_fault("a device's handler panicked".to_owned()));
+        }
+        if self.0.crew.depart() {
+            self.0.publish_end();
+        }
+    }
+}
+
+fn host_fault(what: String) -> Exit {
+    Exit::GuestFault(Box::new(FaultReport {
+        what,
+        ..FaultReport::default()
+    }))
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name("sandbox-vcpu".to_owned())
+        .stack_size(VCPU_STACK_SIZE)
+        .spawn(work)
+}

@@ -1,0 +1,155 @@
+//! A sandbox behind the trait.
+
+pub mod life;
+pub mod ready;
+mod usage;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_core::{
+    Capability, ConsoleLog, Error, ErrorKind, Exit, Manifest, Result, Sandbox, SnapshotOptions, State, Stats, Teardown,
+    Timeline,
+};
+
+use life::Life;
+use ready::Readiness;
+pub use ready::ReadySignal;
+pub use usage::Counters;
+
+/// A micro-VM that lives in this process.
+pub struct KvmSandbox {
+    id: String,
+    life: Arc<Life>,
+    readiness: Readiness,
+    counters: Counters,
+}
+
+/// What every micro-VM in this process can do or be held to.
+pub const CAPABILITIES: [Capability; 7] = [
+    Capability::Pause,
+    Capability::ConsoleInput,
+    Capability::LimitMemory,
+    Capability::LimitDisk,
+    Capability::LimitNetwork,
+    Capability::LimitDeadline,
+    Capability::LimitConsole,
+];
+
+impl KvmSandbox {
+    /// Puts the parts together.
+    pub fn new(id: String, life: Arc<Life>, readiness: Readiness, counters: Counters) -> Self {
+        Self {
+            id,
+            life,
+            readiness,
+            counters,
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        matches!(self.state(), State::Running | State::Paused)
+    }
+
+    fn wrong_state(&self, verb: &str) -> Error {
+        let context = format!("cannot {verb} a sandbox that is {}", self.state());
+        Error::new(ErrorKind::WrongState, context)
+    }
+}
+
+impl Sandbox for KvmSandbox {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn state(&self) -> State {
+        self.life.state()
+    }
+
+    fn capabilities(&self) -> BTreeSet<Capability> {
+        CAPABILITIES.into()
+    }
+
+    fn start(&self) -> Result<()> {
+        self.life.start()
+    }
+
+    fn wait_ready(&self, timeout: Duration) -> Result<()> {
+        if self.life.ready.is_given() {
+            return Ok(());
+        }
+        match self.state() {
+            // A guest that ended as soon as it was started may have been ready; the check knows.
+            State::Running | State::Paused | State::Stopped => {}
+            _ => return Err(self.wrong_state("wait for")),
+        }
+        self.readiness.wait(&self.life, timeout)?;
+        self.life.ready.give();
+        Ok(())
+    }
+
+    fn pause(&self) -> Result<()> {
+        self.life.pause()
+    }
+
+    fn resume(&self) -> Result<()> {
+        self.life.resume()
+    }
+
+    fn snapshot(&self, _directory: &Path, _options: &SnapshotOptions) -> Result<Manifest> {
+        match self.is_alive() {
+            true => Err(Error::new(
+                ErrorKind::Unsupported,
+                "micro-VMs cannot be snapshotted yet",
+            )),
+            false => Err(self.wrong_state("snapshot")),
+        }
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let stats = self
+            .life
+            .with_machine(|machine| self.counters.read(machine, &self.life.crew));
+        stats.ok_or_else(|| self.wrong_state("read the counters of"))?
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Result<Exit> {
+        self.life.wait(timeout)
+    }
+
+    /// Kills at once: none of the dialects here has a way to ask its guest, so `grace` buys nothing.
+    fn stop(&self, _grace: Duration) -> Result<Exit> {
+        self.life.stop()
+    }
+
+    fn teardown(&self) -> Teardown {
+        self.life.teardown();
+        Teardown::new(self.life.clone())
+    }
+
+    fn timeline(&self) -> Timeline {
+        self.life.recorder.timeline()
+    }
+
+    fn console(&self) -> Arc<ConsoleLog> {
+        Arc::clone(&self.life.console)
+    }
+
+    fn console_write(&self, bytes: &[u8]) -> Result<usize> {
+        match self.is_alive() {
+            true => {
+                let taken = self.life.with_machine(|machine| machine.ports.serial().input(bytes));
+                taken.ok_or_else(|| self.wrong_state("write to"))
+            }
+            false => Err(self.wrong_state("write to")),
+        }
+    }
+}
+
+impl Drop for KvmSandbox {
+    fn drop(&mut self) {
+        self.life.teardown();
+    }
+}
