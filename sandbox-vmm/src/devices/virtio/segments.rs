@@ -184,6 +184,11 @@ impl Segments {
         }
     }
 
+    /// The pieces: guest address and length in bytes of each.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (GuestAddress, usize)> {
+        self.pieces_of(0, self.bytes)
+    }
+
     /// Copies bytes out of guest memory, from `offset` in the list. False, with the rest of `to` untouched, if the list
     /// is too short.
     pub(crate) fn read_at(&self, offset: usize, to: &mut [u8]) -> bool {
