@@ -5,10 +5,12 @@ mod assets;
 mod cache;
 mod elf;
 mod ext4;
+mod host_kind;
 mod kvm_host;
 mod packages;
 mod process;
 mod scratch;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -26,6 +28,16 @@ struct Subcommand {
 }
 
 const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand {
+        name: "test",
+        usage: test::USAGE,
+        main: test::main,
+    },
+    Subcommand {
+        name: "soak",
+        usage: test::SOAK_USAGE,
+        main: test::soak,
+    },
     Subcommand {
         name: "kvm-host",
         usage: kvm_host::USAGE,

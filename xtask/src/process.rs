@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -43,6 +44,21 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
 /// Runs a command to its end; its output is shown only when it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)
+}
+
+/// Lets the kernel kill the command's process when this program ends, however
+/// that happens; it must be spawned by the main thread, which lives so long.
+pub(crate) fn end_with_this_program(command: &mut Command) {
+    // SAFETY: between fork and exec the closure only calls prctl, which is
+    // async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
 }
 
 fn check(command: &Command, output: &Output) -> Result<()> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::process;
 
@@ -20,15 +21,17 @@ impl Workspace {
             .parent()
             .context("the xtask package has no parent directory")?
             .to_path_buf();
-        let metadata = process::output(cargo_in(&root).args(["metadata", "--no-deps", "--format-version", "1"]))?;
-        let metadata: serde_json::Value = serde_json::from_slice(&metadata).context("cargo metadata is not JSON")?;
+        let metadata = metadata(&root)?;
         let target = metadata["target_directory"]
             .as_str()
-            .context("cargo metadata names no target_directory")?;
-        Ok(Self {
-            root,
-            target: PathBuf::from(target),
-        })
+            .context("cargo metadata names no target_directory")?
+            .into();
+        Ok(Self { root, target })
+    }
+
+    /// What cargo knows about the workspace's own packages.
+    pub(crate) fn metadata(&self) -> Result<Value> {
+        metadata(&self.root)
     }
 
     /// The folder of the workspace's `Cargo.toml`.
@@ -45,6 +48,12 @@ impl Workspace {
     pub(crate) fn cargo(&self) -> Command {
         cargo_in(&self.root)
     }
+}
+
+fn metadata(root: &Path) -> Result<Value> {
+    let mut command = cargo_in(root);
+    command.args(["metadata", "--no-deps", "--format-version", "1"]);
+    serde_json::from_slice(&process::output(&mut command)?).context("cargo metadata is not JSON")
 }
 
 fn cargo_in(root: &Path) -> Command {

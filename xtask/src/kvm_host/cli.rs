@@ -51,7 +51,7 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
 fn parse(mut arguments: lexopt::Parser) -> Result<HostRun> {
     let mut host_run = HostRun::new(Vec::new());
     host_run.directory = std::env::current_dir()?;
-    host_run.environment = passed_on();
+    host_run.environment = passed_on_variables();
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("icount") => host_run.icount = true,
@@ -78,7 +78,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<HostRun> {
 }
 
 /// Variables of this process that steer the project's own programs.
-fn passed_on() -> Vec<(OsString, OsString)> {
+pub(crate) fn passed_on_variables() -> Vec<(OsString, OsString)> {
     std::env::vars_os()
         .filter(|(name, _)| {
             let name = name.to_string_lossy();

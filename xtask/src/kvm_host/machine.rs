@@ -84,15 +84,17 @@ impl Machine {
             // QEMU truncates what it does not append to, which a pipe refuses.
             command
                 .args(["-add-fd", &format!("fd={descriptor},set={port}")])
-                .args(["-chardev", &format!("file,id=port{port},append=on,path=/dev/fdset/{port}")])
+                .args([
+                    "-chardev",
+                    &format!("file,id=port{port},append=on,path=/dev/fdset/{port}"),
+                ])
                 .args(["-device", &format!("virtserialport,nr={port},chardev=port{port}")]);
         }
-        // SAFETY: between fork and exec the closure calls only prctl and fcntl,
-        // which are async-signal-safe, and reads a vector that it owns.
+        process::end_with_this_program(command);
+        // SAFETY: between fork and exec the closure calls only fcntl, which is
+        // async-signal-safe, and reads a vector that it owns.
         unsafe {
             command.pre_exec(move || {
-                // A killed xtask must not leave an emulator behind.
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 for descriptor in &descriptors {
                     if libc::fcntl(*descriptor, libc::F_SETFD, 0) < 0 {
                         return Err(std::io::Error::last_os_error());

@@ -29,7 +29,8 @@ use crate::process;
 use crate::scratch::Scratch;
 use crate::workspace::Workspace;
 
-pub(crate) use cli::{USAGE, main};
+pub(crate) use cli::{USAGE, main, passed_on_variables};
+pub(crate) use payload::shell_word;
 
 use machine::Machine;
 use streams::{Control, Streams};

@@ -108,16 +108,16 @@ fn script(run: &HostRun, environment: &[(OsString, OsString)]) -> Vec<u8> {
         script.extend(assignment(&name.to_string_lossy(), value));
     }
     script.extend_from_slice(b"cd ");
-    script.extend(quoted(run.directory.as_os_str()));
+    script.extend(shell_word(run.directory.as_os_str()));
     script.extend_from_slice(b" && exec");
     let mut words = run.command.iter();
     if let Some(program) = words.next() {
         script.push(b' ');
-        script.extend(quoted(&program_inside(program)));
+        script.extend(shell_word(&program_inside(program)));
     }
     for word in words {
         script.push(b' ');
-        script.extend(quoted(word));
+        script.extend(shell_word(word));
     }
     script.push(b'\n');
     script
@@ -133,13 +133,13 @@ fn program_inside(word: &OsString) -> OsString {
 
 fn assignment(name: &str, value: &OsStr) -> Vec<u8> {
     let mut line = format!("{name}=").into_bytes();
-    line.extend(quoted(value));
+    line.extend(shell_word(value));
     line.push(b'\n');
     line
 }
 
 /// A word that the shell takes for exactly these bytes.
-fn quoted(word: &OsStr) -> Vec<u8> {
+pub(crate) fn shell_word(word: &OsStr) -> Vec<u8> {
     let mut quoted = vec![b'\''];
     for byte in word.as_bytes() {
         match byte {
@@ -160,7 +160,7 @@ mod tests {
     fn a_shell_reads_every_quoted_word_as_it_was() {
         for word in ["", "plain", "two words", "it's", "''", "$HOME `ls` \\ \"x\"\n*"] {
             let mut script = b"printf %s ".to_vec();
-            script.extend(quoted(OsStr::new(word)));
+            script.extend(shell_word(OsStr::new(word)));
             let output = process::output(process::tool("sh").arg("-c").arg(OsStr::from_bytes(&script)));
             assert_eq!(output.unwrap(), word.as_bytes());
         }
