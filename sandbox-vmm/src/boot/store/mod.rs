@@ -81,8 +81,9 @@ impl KernelStore {
         }
     }
 
-    /// The kernel in the file `path`, from the store when the file has not changed since. A file that changed within
-    /// the last two seconds is read anew at each call, since its time stamps may not tell the next change.
+    /// The kernel in the file `path`, from the store when the file has not changed since. A file that changed just now
+    /// (within 100 ms, or 2 s where the file system keeps whole seconds) is read anew at each call, since its time
+    /// stamps may not tell the next change.
     pub fn open(&self, path: &Path) -> Result<Arc<StoredKernel>, BootError> {
         let metadata = open::metadata(path, Subject::Kernel)?;
         if let Some(kernel) = self.find(Identity::of(&metadata)) {
