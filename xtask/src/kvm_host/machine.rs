@@ -62,13 +62,14 @@ impl Machine {
         if self.icount {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
+        // Before the disk: the guest numbers virtio devices in this order, and its init knows the ports by number.
+        self.add_ports(&mut command, ports);
         if let Some(disk) = &self.disk {
             command
                 .arg("-drive")
                 .arg(joined("id=assets,if=none,format=raw,readonly=on,file=", disk))
                 .args(["-device", "virtio-blk-pci,drive=assets"]);
         }
-        self.add_ports(&mut command, ports);
         let log = fs::File::create(logs.join(QEMU_LOG));
         command.stdout(Stdio::null());
         command.stderr(log.map_or_else(|_| Stdio::inherit(), Stdio::from));
