@@ -1,0 +1,79 @@
+/*
+ * http-reply: a web server of one page, on the first network device.
+ *
+ * ip=ADDRESS/PREFIX is the guest's address. gw= is taken as part of the usual network parameters and not needed: every
+ * answer goes back the way its request came.
+ */
+#include "machine/boot.h"
+#include "machine/command_line.h"
+#include "machine/console.h"
+#include "machine/interrupts.h"
+#include "machine/memory.h"
+#include "machine/power.h"
+#include "machine/text.h"
+#include "machine/time_stamp.h"
+#include "net/arp.h"
+#include "net/ethernet.h"
+#include "net/ipv4.h"
+#include "net/tcp.h"
+#include "virtio/net.h"
+
+#define EXIT_NO_DEVICE 2
+
+/* Reads ADDRESS/PREFIX; false when it is not that. */
+static bool parse_address(const char *text, uint32_t *address, uint64_t *prefix_bits)
+{
+    *address = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t byte;
+        if (!text_parse_number(&text, &byte) || byte > UINT8_MAX || *text++ != (i < 3 ? '.' : '/'))
+            return false;
+        *address = *address << 8 | (uint32_t)byte;
+    }
+    return text_parse_number(&text, prefix_bits) && *prefix_bits <= 32 && text_is_end_of_word(*text);
+}
+
+static void configure_address(void)
+{
+    const char *value = command_line_value("ip", NULL);
+    uint32_t address;
+    uint64_t prefix_bits;
+
+    if (value == NULL || !parse_address(value, &address, &prefix_bits))
+        command_line_reject("ip");
+    ipv4_configure(address, (unsigned)prefix_bits);
+}
+
+/* No secret better than the time of the start is to be had; it keeps the initial sequence numbers from being the same. */
+static uint64_t seed(void)
+{
+    uint64_t link_address = 0;
+
+    memcpy(&link_address, net_address(), ETHERNET_ADDRESS_BYTES);
+    return time_stamp() ^ link_address << 16;
+}
+
+int guest_main(void)
+{
+    struct net_received frame;
+
+    configure_address();
+    interrupts_start();
+    if (!net_start()) {
+        console_print("http-reply: no network device\n");
+        return EXIT_NO_DEVICE;
+    }
+    tcp_start(seed());
+    arp_announce();
+    net_flush();
+    console_print("http-reply: ready\n");
+    power_report_ready();
+    for (;;) {
+        while (net_receive(&frame)) {
+            ethernet_input(&frame);
+            net_recycle(&frame);
+        }
+        net_flush();
+        net_wait();
+    }
+}
