@@ -107,8 +107,9 @@ impl Segments {
         complete.then_some(())
     }
 
-    /// Appends `len` bytes of guest memory from `address`; `None` if they do not lie in guest RAM.
-    fn push(&mut self, address: GuestAddress, len: usize) -> Option<()> {
+    /// Appends `len` bytes of guest memory from `address`; `None` if they do not lie in guest RAM. At most 2^16 pieces
+    /// are added between two times that the list is cleared.
+    pub(crate) fn push(&mut self, address: GuestAddress, len: usize) -> Option<()> {
         let slice = self.memory.get_slice(address, len).ok()?;
         self.iovecs.push(libc::iovec {
             iov_base: slice.ptr_guard_mut().as_ptr().cast(),
@@ -245,6 +246,57 @@ impl Segments {
         let iovecs = &self.iovecs[self.start..];
         // SAFETY: each iovec describes guest RAM that `memory` keeps mapped; the kernel only reads it.
         let result = unsafe { libc::writev(target.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as libc::c_int) };
+        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Reads from `source` at `offset` into the list with one `preadv`.
+    pub(crate) fn read_from_at(&self, source: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
+        let iovecs = &self.iovecs[self.start..];
+        // SAFETY: as in `read_from`; an offset beyond what a file can have is refused by the kernel.
+        let result = unsafe {
+            libc::preadv(
+                source.as_raw_fd(),
+                iovecs.as_ptr(),
+                iovecs.len() as libc::c_int,
+                offset as libc::off_t,
+            )
+        };
+        let length = usize::try_from(result).map_err(|_| io::Error::last_os_error())?;
+        if self.logs_writes {
+            self.log_writes(length);
+        }
+        Ok(length)
+    }
+
+    /// Writes the list to `target` at `offset` with one `pwritev2`. With `durable` it returns once the bytes are on
+    /// stable storage.
+    pub(crate) fn write_to_at(&self, target: BorrowedFd<'_>, offset: u64, durable: bool) -> io::Result<usize> {
+        let iovecs = &self.iovecs[self.start..];
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        // SAFETY: as in `write_to`; an offset beyond what a file can have is refused by the kernel.
+        let result = unsafe {
+            libc::pwritev2(
+                target.as_raw_fd(),
+                iovecs.as_ptr(),
+                iovecs.len() as libc::c_int,
+                offset as libc::off_t,
+                flags,
+            )
+        };
+        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Sends the list over a stream socket with one `sendmsg`, as far as the socket takes it without waiting; a peer that
+    /// is gone is an error and not `SIGPIPE`, which is the embedder's to handle.
+    pub(crate) fn send_to(&self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let iovecs = &self.iovecs[self.start..];
+        // SAFETY: all of msghdr is integers and pointers, for which zero means that there is nothing.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = iovecs.as_ptr().cast_mut();
+        message.msg_iovlen = iovecs.len();
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: each iovec describes guest RAM that `memory` keeps mapped; the kernel only reads it and the list.
+        let result = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
         usize::try_from(result).map_err(|_| io::Error::last_os_error())
     }
 

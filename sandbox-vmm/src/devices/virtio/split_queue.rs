@@ -7,7 +7,7 @@ use std::num::Wrapping;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::segments::{Direction, Segments};
@@ -114,6 +114,21 @@ impl SplitQueue {
         match segments.push_chain(chain, direction, size) {
             Some(bytes) => Popped::Chain { head, bytes },
             None => Popped::Malformed { head },
+        }
+    }
+
+    /// Takes the next available chain as it is, for a device whose chains go both ways. `memory` is the queue's; the
+    /// length of the chain is for the device to bound.
+    pub(crate) fn pop_chain<'m>(&mut self, memory: &'m GuestRam) -> Option<DescriptorChain<&'m GuestRam>> {
+        if self.broken {
+            return None;
+        }
+        match self.queue.iter(memory) {
+            Ok(mut available) => available.next(),
+            Err(error) => {
+                self.break_down(&error);
+                None
+            }
         }
     }
 
