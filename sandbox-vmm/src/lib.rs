@@ -11,6 +11,7 @@ mod event_loop;
 mod gate;
 pub mod machine;
 pub mod memory;
+mod random;
 pub mod rate_limit;
 mod sandbox;
 

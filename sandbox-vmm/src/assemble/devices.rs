@@ -18,6 +18,9 @@ use crate::sandbox::{Counters, ReadySignal};
 /// the generic event device has.
 const GSIS: [u32; 16] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22];
 
+/// The interrupt of the generic event device.
+pub const EVENT_GSI: u32 = 23;
+
 /// Where a device stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {

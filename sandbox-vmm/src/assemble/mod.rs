@@ -17,26 +17,33 @@ use sandbox_core::spec::{BootProtocol, HugePages as HugePagesSpec, Isolation, Sa
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{ConsoleLog, Error, ErrorKind, Phase, Result};
 
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::acpi::{self, AcpiConfig, EventDevice, GENERATION_ID_START, VirtioNode};
 use crate::boot::cmdline::{CommandLine, virtio_mmio_token};
 use crate::boot::store::{KernelStore, StoredKernel};
 use crate::boot::{self, BootError, BootParameters, Entry, Protocol};
 use crate::devices::legacy::{LegacyDevices, SERIAL_GSI};
 use crate::devices::mmio_bus::MmioBus;
 use crate::dialect::{self, BootPlan, Discovery};
-use crate::error::{BootFields, boot_error};
+use crate::error::{BootFields, boot_error, with_cause};
 use crate::machine::Machine;
 use crate::machine::cpuid::{CpuidConfig, CpuidTemplate};
 use crate::machine::host::{KvmError, KvmHost};
 use crate::machine::vcpu::Vcpu;
 use crate::machine::vm::{GsiLine, Vm};
+use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, HugePages};
+use crate::random::random_bytes;
 use crate::sandbox::life::Assembly;
 use crate::sandbox::ready::Readiness;
 use crate::sandbox::{Counters, ReadySignal};
-use devices::{DeviceSet, Slot};
+use devices::{DeviceSet, EVENT_GSI, Slot};
 
 /// Guests below this have small pages unless the spec says otherwise, in bytes.
 const SMALL_GUEST: u64 = 64 << 20;
+/// Size of a generation identifier, in bytes.
+const GENERATION_ID_SIZE: usize = 16;
 /// `IA32_MISC_ENABLE`, bit 0: fast string operations.
 const MSR_MISC_ENABLE: (u32, u64) = (0x1a0, 1);
 /// `IA32_MTRR_DEF_TYPE`: MTRRs enabled, write-back by default. Without it Linux maps its memory uncached, or says so.
@@ -226,7 +233,7 @@ fn load(
         None => None,
     };
     let rsdp = match plan.discovery {
-        Discovery::Acpi => None,
+        Discovery::Acpi => Some(write_acpi(memory, handover)?),
         Discovery::CommandLine => None,
     };
     let parameters = BootParameters {
@@ -237,6 +244,37 @@ fn load(
         memory_map: plan.memory_map,
     };
     boot::prepare(memory, protocol, &parameters).map_err(failed)
+}
+
+fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>) -> Result<u64> {
+    let node = |slot: &Slot| VirtioNode {
+        window: slot.window,
+        size: MMIO_WINDOW_SIZE,
+        gsi: slot.gsi,
+    };
+    let config = AcpiConfig {
+        // Validated to be at most 32.
+        vcpus: handover.spec.vcpus as u8,
+        virtio: handover.slots.iter().map(node).collect(),
+        serial: true,
+        rtc: true,
+        keyboard_controller: false,
+        events: Some(EventDevice {
+            gsi: EVENT_GSI,
+            generation_id: Some(GENERATION_ID_START),
+        }),
+    };
+    let generation = random_bytes::<GENERATION_ID_SIZE>().map_err(|error| {
+        let context = "the host gives no random numbers for the generation identifier";
+        Error::new(ErrorKind::HostFailure, context).with_source(error)
+    })?;
+    memory
+        .write_slice(&generation, GuestAddress(GENERATION_ID_START))
+        .map_err(|error| {
+            let context = "cannot write the generation identifier to guest memory";
+            Error::new(ErrorKind::HostFailure, context).with_source(error)
+        })?;
+    acpi::write_tables(memory, &config).map_err(|error| with_cause(ErrorKind::HostFailure, error))
 }
 
 /// The vCPUs. All but the first wait for their start-up interrupt.

@@ -8,6 +8,7 @@ use sandbox_net::{Ipv4Cidr, LinkControl, LinkSettings, MacAddress, NetError, Tap
 
 use crate::devices::virtio::net::{Net, NetConfig};
 use crate::error::{kind_of, with_cause};
+use crate::random::random_bytes;
 
 /// Makes the card of `network`, which stands at `field` in the spec.
 pub(super) fn open(network: &NetworkSpec, field: &str) -> Result<Net> {
@@ -39,14 +40,13 @@ fn mac_address(network: &NetworkSpec, field: &str) -> Result<MacAddress> {
 }
 
 fn random_mac(field: String) -> Result<MacAddress> {
-    let mut seed = [0; 8];
-    // SAFETY: the buffer is as long as the length that is passed; 8 bytes are never cut short.
-    let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-    match usize::try_from(count) {
-        Ok(count) if count == seed.len() => Ok(MacAddress::from_seed(u64::from_ne_bytes(seed))),
-        _ => {
+    match random_bytes() {
+        Ok(seed) => Ok(MacAddress::from_seed(u64::from_ne_bytes(seed))),
+        Err(error) => {
             let context = "the host gives no random numbers to make one up; name one";
-            Err(Error::new(ErrorKind::HostFailure, context).with_field(field))
+            Err(Error::new(ErrorKind::HostFailure, context)
+                .with_field(field)
+                .with_source(error))
         }
     }
 }

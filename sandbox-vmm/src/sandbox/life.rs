@@ -199,8 +199,8 @@ impl Life {
 
     /// Publishes the exit status and wakes all who wait for anything of the guest.
     fn conclude(&self, exit: Exit) {
-        self.exit.open(exit);
         self.recorder.record(Phase::ExitPublished);
+        self.exit.open(exit);
         self.ready.guest_ended();
         self.console.close();
     }
