@@ -11,6 +11,8 @@ use super::{AcpiConfig, AcpiError, EventDevice, OEM_ID, OEM_REVISION, OEM_TABLE_
 
 /// Length of a table's header in bytes.
 const HEADER_SIZE: u32 = 36;
+/// Room for the devices of a usual machine, in bytes.
+const DEVICES_CAPACITY: usize = 2048;
 /// From revision 2 on, integers have 64 bits.
 const REVISION: u8 = 2;
 
@@ -32,10 +34,8 @@ const KEYBOARD_IRQ: u32 = 1;
 
 /// Builds the table.
 pub(super) fn build(config: &AcpiConfig) -> Result<Sdt, AcpiError> {
-    let mut devices = Vec::new();
-    for (index, node) in config.virtio.iter().enumerate() {
-        append_virtio(&mut devices, index, node)?;
-    }
+    let mut devices = Vec::with_capacity(DEVICES_CAPACITY);
+    append_virtio(&mut devices, &config.virtio)?;
     if config.serial {
         append_serial(&mut devices);
     }
@@ -55,22 +55,19 @@ pub(super) fn build(config: &AcpiConfig) -> Result<Sdt, AcpiError> {
     Ok(table)
 }
 
-/// A virtio-mmio device (virtio 1.3 §4.2.1 leaves the identifier to the platform; "LNRO0005" is Linux's).
-fn append_virtio(devices: &mut Vec<u8>, index: usize, node: &VirtioNode) -> Result<(), AcpiError> {
-    let too_high = |_| AcpiError::WindowTooHigh { start: node.window };
-    let window = u32::try_from(node.window).map_err(too_high)?;
-    let size = u32::try_from(node.size).map_err(too_high)?;
-    let resources = resources(vec![&Memory32Fixed::new(true, window, size), &edge_interrupt(node.gsi)]);
-    Device::new(
-        Path::new(&format!("V{index:03X}")),
-        vec![
-            &Name::new("_HID".into(), &("LNRO0005" as AmlStr)),
-            &Name::new("_UID".into(), &index),
-            &Name::new("_CCA".into(), &ONE),
-            &resources,
-        ],
-    )
-    .to_aml_bytes(devices);
+/// The virtio-mmio devices (virtio 1.3 §4.2.1 leaves the identifier to the platform; "LNRO0005" is Linux's).
+fn append_virtio(devices: &mut Vec<u8>, nodes: &[VirtioNode]) -> Result<(), AcpiError> {
+    let hardware_id = Name::new("_HID".into(), &("LNRO0005" as AmlStr));
+    let coherent = Name::new("_CCA".into(), &ONE);
+    for (index, node) in nodes.iter().enumerate() {
+        let too_high = |_| AcpiError::WindowTooHigh { start: node.window };
+        let window = u32::try_from(node.window).map_err(too_high)?;
+        let size = u32::try_from(node.size).map_err(too_high)?;
+        let resources = resources(vec![&Memory32Fixed::new(true, window, size), &edge_interrupt(node.gsi)]);
+        let unique_id = Name::new("_UID".into(), &index);
+        let children: Vec<&dyn Aml> = vec![&hardware_id, &unique_id, &coherent, &resources];
+        Device::new(Path::new(&format!("V{index:03X}")), children).to_aml_bytes(devices);
+    }
     Ok(())
 }
 

@@ -9,6 +9,8 @@ mod fixed;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use acpi_tables::Aml;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
@@ -22,6 +24,8 @@ use crate::memory::layout::{ACPI_TABLES_START, BIOS_AREA_END, RSDP_START};
 pub const GENERATION_ID_START: u64 = BIOS_AREA_END - 0x1000;
 /// The tables end here.
 const TABLES_END: u64 = GENERATION_ID_START;
+/// Room for the tables of a usual machine, in bytes.
+const TABLES_CAPACITY: usize = 4096;
 /// Tables start at multiples of this.
 const TABLE_ALIGNMENT: usize = 16;
 
@@ -92,40 +96,75 @@ pub struct AcpiConfig {
 
 /// Writes the tables to the BIOS area and returns the guest-physical address of the RSDP.
 pub fn write_tables(memory: &GuestMemory, config: &AcpiConfig) -> Result<u64, AcpiError> {
-    let mut tables = Tables::default();
-    let dsdt = tables.append(&dsdt::build(config)?);
-    let fadt = tables.append(&fixed::fadt(config, dsdt));
-    let madt = tables.append(&fixed::madt(config.vcpus));
-    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    xsdt.add_entry(fadt);
-    xsdt.add_entry(madt);
-    let xsdt = tables.append(&xsdt);
-    let room = TABLES_END - ACPI_TABLES_START;
-    let needed = tables.bytes.len() as u64;
-    if needed > room {
-        return Err(AcpiError::TooLarge { needed, room });
-    }
-    let mut rsdp = Vec::with_capacity(Rsdp::len());
-    Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
-    memory
-        .write_slice(&tables.bytes, GuestAddress(ACPI_TABLES_START))
-        .and_then(|()| memory.write_slice(&rsdp, GuestAddress(RSDP_START)))
-        .map_err(AcpiError::Memory)?;
-    Ok(RSDP_START)
+    Tables::build(config)?.write(memory)
 }
 
-/// The tables one behind the other, as they will stand in guest memory.
-#[derive(Default)]
+/// Keeps the tables that were built last: machines of one shape, started one after the other, share them.
+#[derive(Debug, Default)]
+pub struct TableCache {
+    last: Mutex<Option<(AcpiConfig, Arc<Tables>)>>,
+}
+
+impl TableCache {
+    /// Does what [`write_tables`] does.
+    pub fn write(&self, memory: &GuestMemory, config: &AcpiConfig) -> Result<u64, AcpiError> {
+        self.tables(config)?.write(memory)
+    }
+
+    fn tables(&self, config: &AcpiConfig) -> Result<Arc<Tables>, AcpiError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, tables)) if known == config => Ok(Arc::clone(tables)),
+            _ => {
+                let tables = Arc::new(Tables::build(config)?);
+                *last = Some((config.clone(), Arc::clone(&tables)));
+                Ok(tables)
+            }
+        }
+    }
+}
+
+/// The tables as they stand in guest memory.
+#[derive(Debug)]
 struct Tables {
+    rsdp: Vec<u8>,
+    /// All others, one behind the other.
     bytes: Vec<u8>,
 }
 
 impl Tables {
-    /// Appends a table and returns its guest-physical address.
-    fn append(&mut self, table: &dyn Aml) -> u64 {
-        let start = self.bytes.len().next_multiple_of(TABLE_ALIGNMENT);
-        self.bytes.resize(start, 0);
-        table.to_aml_bytes(&mut self.bytes);
-        ACPI_TABLES_START + start as u64
+    fn build(config: &AcpiConfig) -> Result<Self, AcpiError> {
+        let mut bytes = Vec::with_capacity(TABLES_CAPACITY);
+        let dsdt = append(&mut bytes, &dsdt::build(config)?);
+        let fadt = append(&mut bytes, &fixed::fadt(config, dsdt));
+        let madt = append(&mut bytes, &fixed::madt(config.vcpus));
+        let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        xsdt.add_entry(fadt);
+        xsdt.add_entry(madt);
+        let xsdt = append(&mut bytes, &xsdt);
+        let room = TABLES_END - ACPI_TABLES_START;
+        let needed = bytes.len() as u64;
+        if needed > room {
+            return Err(AcpiError::TooLarge { needed, room });
+        }
+        let mut rsdp = Vec::with_capacity(Rsdp::len());
+        Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
+        Ok(Self { rsdp, bytes })
     }
+
+    fn write(&self, memory: &GuestMemory) -> Result<u64, AcpiError> {
+        memory
+            .write_slice(&self.bytes, GuestAddress(ACPI_TABLES_START))
+            .and_then(|()| memory.write_slice(&self.rsdp, GuestAddress(RSDP_START)))
+            .map_err(AcpiError::Memory)?;
+        Ok(RSDP_START)
+    }
+}
+
+/// Appends a table and returns its guest-physical address.
+fn append(bytes: &mut Vec<u8>, table: &dyn Aml) -> u64 {
+    let start = bytes.len().next_multiple_of(TABLE_ALIGNMENT);
+    bytes.resize(start, 0);
+    table.to_aml_bytes(bytes);
+    ACPI_TABLES_START + start as u64
 }

@@ -117,6 +117,21 @@ fn what_is_not_there_is_not_described() {
 }
 
 #[test]
+fn cached_tables_are_those_of_the_configuration_asked_for() {
+    let cache = TableCache::default();
+    let mut smaller = everything();
+    smaller.vcpus = 1;
+    for config in [everything(), everything(), smaller, everything()] {
+        let (cached, fresh) = (memory(), memory());
+        let cached_rsdp = cache.write(&cached, &config).unwrap();
+        let fresh_rsdp = write_tables(&fresh, &config).unwrap();
+        assert_eq!(find_tables(&cached, cached_rsdp), find_tables(&fresh, fresh_rsdp));
+    }
+    let tables = |config| cache.tables(config).unwrap();
+    assert!(Arc::ptr_eq(&tables(&everything()), &tables(&everything())));
+}
+
+#[test]
 fn more_devices_than_fit_are_refused() {
     let config = AcpiConfig {
         vcpus: 32,

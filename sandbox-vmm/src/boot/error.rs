@@ -41,6 +41,12 @@ pub enum BootError {
         /// Most bytes that the kernel takes.
         limit: u64,
     },
+    /// A file was written to while it was read.
+    #[error("the file changed while it was read: do not change it while sandboxes start")]
+    FileChanged {
+        /// Which field named it.
+        subject: Subject,
+    },
     /// Guest memory does not have a place that it must have.
     #[error("cannot write {what} to guest memory")]
     GuestMemory {
@@ -55,12 +61,6 @@ pub enum BootError {
     /// The initrd has no content.
     #[error("the initrd is empty: build or copy it again")]
     InitrdEmpty,
-    /// The initrd became shorter while it was read.
-    #[error("the initrd ended {missing} bytes early: do not change it while sandboxes start")]
-    InitrdShortened {
-        /// Bytes that were not there any more.
-        missing: u64,
-    },
     /// The initrd does not fit between the kernel and the end of the memory that it may lie in.
     #[error(
         "the initrd has {size} bytes, and {room} bytes are free behind the kernel: give the guest more memory or a smaller initrd"
@@ -71,12 +71,14 @@ pub enum BootError {
         /// Bytes between the kernel and the highest address allowed.
         room: u64,
     },
-    /// The kernel was written to while it was read.
-    #[error("the kernel file changed while it was read: do not change it while sandboxes start")]
-    KernelChanged,
-    /// The sealed copy cannot be mapped into guest memory.
-    #[error("cannot map the kernel into guest memory")]
-    MapKernel(#[source] io::Error),
+    /// The sealed copy of a file cannot be mapped.
+    #[error("cannot map {what} into guest memory")]
+    MapFile {
+        /// What was mapped.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel does not fit into guest memory.
     #[error("the kernel needs at least {needed} bytes of memory, and the guest has {available}: give it more")]
     MemoryTooSmall {
@@ -114,8 +116,8 @@ pub enum BootError {
     /// The initrd cannot be read.
     #[error("cannot read the initrd")]
     ReadInitrd(#[source] io::Error),
-    /// The host has no room for a copy of the kernel.
-    #[error("cannot keep a copy of the kernel in host memory")]
+    /// The host has no room for a copy of the file.
+    #[error("cannot keep a copy of the file in host memory")]
     Store(#[source] io::Error),
 }
 
@@ -124,13 +126,11 @@ impl BootError {
     pub fn subject(&self) -> Subject {
         match self {
             Self::CmdlineNul { .. } | Self::CmdlineTooLong { .. } => Subject::CommandLine,
-            Self::GuestMemory { .. } | Self::MapKernel(_) | Self::Store(_) => Subject::Host,
-            Self::Image(_) | Self::KernelChanged | Self::NoSuchEntry { .. } => Subject::Kernel,
-            Self::InitrdEmpty | Self::InitrdShortened { .. } | Self::InitrdTooLarge { .. } | Self::ReadInitrd(_) => {
-                Subject::Initrd
-            }
+            Self::GuestMemory { .. } | Self::MapFile { .. } | Self::Store(_) => Subject::Host,
+            Self::Image(_) | Self::NoSuchEntry { .. } => Subject::Kernel,
+            Self::InitrdEmpty | Self::InitrdTooLarge { .. } | Self::ReadInitrd(_) => Subject::Initrd,
             Self::MemoryTooSmall { .. } => Subject::Memory,
-            Self::NotAFile { subject, .. } | Self::Open { subject, .. } => *subject,
+            Self::FileChanged { subject } | Self::NotAFile { subject, .. } | Self::Open { subject, .. } => *subject,
         }
     }
 
@@ -140,17 +140,15 @@ impl BootError {
             Self::CmdlineNul { .. } | Self::CmdlineTooLong { .. } => ErrorKind::InvalidSpec,
             Self::MemoryTooSmall { .. } | Self::InitrdTooLarge { .. } => ErrorKind::InvalidSpec,
             Self::Image(ImageError::Read(_)) | Self::ReadInitrd(_) => ErrorKind::HostFailure,
-            Self::Image(_) | Self::KernelChanged | Self::NoSuchEntry { .. } | Self::NotAFile { .. } => {
-                ErrorKind::BadImage
-            }
-            Self::InitrdEmpty | Self::InitrdShortened { .. } => ErrorKind::BadImage,
+            Self::Image(_) | Self::NoSuchEntry { .. } | Self::NotAFile { .. } => ErrorKind::BadImage,
+            Self::FileChanged { .. } | Self::InitrdEmpty => ErrorKind::BadImage,
             Self::Open { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
                 io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
                 _ => ErrorKind::HostFailure,
             },
             Self::GuestMemory { .. } => ErrorKind::HostFailure,
-            Self::MapKernel(_) | Self::Store(_) => ErrorKind::HostExhausted,
+            Self::MapFile { .. } | Self::Store(_) => ErrorKind::HostExhausted,
         }
     }
 }

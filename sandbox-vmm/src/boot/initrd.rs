@@ -10,6 +10,7 @@ use super::error::{BootError, Subject};
 use super::image::KernelImage;
 use super::load::low_memory_end;
 use super::open;
+use super::store::StoredInitrd;
 use crate::memory::GuestMemory;
 use crate::memory::layout::PAGE_SIZE;
 
@@ -35,6 +36,14 @@ pub fn load(file: &File, kernel: &KernelImage, memory: &GuestMemory) -> Result<I
     let initrd = place(metadata.len(), kernel, memory)?;
     read(file, initrd, memory)?;
     Ok(initrd)
+}
+
+/// Copies or maps a stored initrd into guest memory, as high as `kernel` allows. `memory` is fresh, and no vCPU runs
+/// yet.
+pub fn load_stored(initrd: &StoredInitrd, kernel: &KernelImage, memory: &GuestMemory) -> Result<Initrd, BootError> {
+    let place = place(initrd.size(), kernel, memory)?;
+    initrd.content().put(place.address, memory, "the initrd")?;
+    Ok(place)
 }
 
 /// The highest page below the end of low memory and the kernel's limit from which `size` bytes fit.
@@ -65,7 +74,9 @@ fn read(mut file: &File, initrd: Initrd, memory: &GuestMemory) -> Result<(), Boo
                 source,
             })?;
         if count == 0 {
-            return Err(BootError::InitrdShortened { missing: rest });
+            return Err(BootError::FileChanged {
+                subject: Subject::Initrd,
+            });
         }
         done += count as u64;
     }
@@ -138,6 +149,23 @@ mod tests {
             &memory.read_obj::<[u8; 8]>(GuestAddress(initrd.address)).unwrap(),
             b"archive\0"
         );
+    }
+
+    #[test]
+    fn a_stored_initrd_is_put_into_place_whatever_its_size() {
+        let memory = memory(4 << 20);
+        for size in [5000, 200_000] {
+            let stored = StoredInitrd::from_bytes(&vec![5; size as usize]).unwrap();
+            let initrd = load_stored(&stored, &kernel(), &memory).unwrap();
+            assert_eq!(initrd.size, size);
+            assert_eq!(initrd.address, (4 << 20) - size.next_multiple_of(PAGE_SIZE));
+            let mut loaded = vec![0; size as usize];
+            memory.read_slice(&mut loaded, GuestAddress(initrd.address)).unwrap();
+            assert!(loaded.iter().all(|byte| *byte == 5));
+        }
+        let too_large = StoredInitrd::from_bytes(&vec![5; 3 << 20]).unwrap();
+        let error = load_stored(&too_large, &kernel(), &memory).unwrap_err();
+        assert!(matches!(error, BootError::InitrdTooLarge { .. }), "{error}");
     }
 
     #[test]

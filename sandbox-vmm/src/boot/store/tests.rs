@@ -7,10 +7,10 @@ use crate::boot::image::ImageError;
 use crate::boot::test_support::{ElfBuilder, TempFile};
 
 /// A store for which every file's last change is long past.
-fn store(limits: StoreLimits) -> KernelStore {
-    KernelStore {
+fn store<T: Stored>(limits: StoreLimits) -> FileStore<T> {
+    FileStore {
         clock: || SystemTime::now() + Duration::from_secs(3600),
-        ..KernelStore::new(limits)
+        ..FileStore::new(limits)
     }
 }
 
@@ -25,7 +25,7 @@ fn kernel_file(fill: u8, size: usize) -> TempFile {
 
 #[test]
 fn the_second_open_of_an_unchanged_file_shares_the_first() {
-    let store = store(StoreLimits::default());
+    let store: KernelStore = store(StoreLimits::default());
     let file = kernel_file(1, 0x2_0000);
     let first = store.open(file.path()).unwrap();
     let second = store.open(file.path()).unwrap();
@@ -37,7 +37,7 @@ fn the_second_open_of_an_unchanged_file_shares_the_first() {
 
 #[test]
 fn a_changed_file_is_read_again() {
-    let store = store(StoreLimits::default());
+    let store: KernelStore = store(StoreLimits::default());
     let file = kernel_file(1, 100);
     let first = store.open(file.path()).unwrap();
     std::fs::write(
@@ -62,8 +62,8 @@ fn a_file_that_changed_just_now_is_not_kept() {
 
 #[test]
 fn the_least_recently_used_kernel_leaves_first() {
-    let store = store(StoreLimits {
-        kernels: 2,
+    let store: KernelStore = store(StoreLimits {
+        files: 2,
         bytes: u64::MAX,
     });
     let files: Vec<TempFile> = (0..3).map(|fill| kernel_file(fill, 100)).collect();
@@ -80,8 +80,8 @@ fn the_least_recently_used_kernel_leaves_first() {
 
 #[test]
 fn the_bytes_kept_are_bounded() {
-    let store = store(StoreLimits {
-        kernels: 8,
+    let store: KernelStore = store(StoreLimits {
+        files: 8,
         bytes: 0x3_0000,
     });
     let files: Vec<TempFile> = (0..2).map(|fill| kernel_file(fill, 0x2_0000)).collect();
@@ -95,7 +95,7 @@ fn the_bytes_kept_are_bounded() {
 
 #[test]
 fn simultaneous_opens_read_the_file_once() {
-    let store = store(StoreLimits::default());
+    let store: KernelStore = store(StoreLimits::default());
     let file = kernel_file(1, 0x10_0000);
     let kernels: Vec<Arc<StoredKernel>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
@@ -108,7 +108,7 @@ fn simultaneous_opens_read_the_file_once() {
 
 #[test]
 fn files_that_are_no_kernel_are_refused_and_leave_nothing() {
-    let store = store(StoreLimits::default());
+    let store: KernelStore = store(StoreLimits::default());
     let missing = store.open(Path::new("/nonexistent/vmlinuz")).unwrap_err();
     assert!(
         matches!(
@@ -165,4 +165,24 @@ fn a_huge_sparse_file_is_refused_without_reading_it() {
         .unwrap();
     let error = KernelStore::default().open(file.path()).unwrap_err();
     assert!(matches!(error, BootError::Image(_)), "{error}");
+}
+
+#[test]
+fn initrds_are_kept_like_kernels() {
+    let store: InitrdStore = store(StoreLimits::default());
+    let file = TempFile::new(&[1; 5000]);
+    let first = store.open(file.path()).unwrap();
+    assert!(Arc::ptr_eq(&first, &store.open(file.path()).unwrap()));
+    assert_eq!(first.size(), 5000);
+    let empty = store.open(TempFile::new(b"").path()).unwrap_err();
+    assert!(matches!(empty, BootError::InitrdEmpty), "{empty}");
+    let huge = TempFile::new(b"x");
+    File::options()
+        .write(true)
+        .open(huge.path())
+        .unwrap()
+        .set_len(1 << 42)
+        .unwrap();
+    let huge = store.open(huge.path()).unwrap_err();
+    assert!(matches!(huge, BootError::InitrdTooLarge { .. }), "{huge}");
 }
