@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{Backend, Error, Phase, Probe, RestoreOptions, Restored, Result, Sandbox, SandboxSpec};
 
-use crate::assemble;
-use crate::boot::store::{KernelStore, StoreLimits};
+use crate::assemble::{self, Library};
+use crate::dialect;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
 use crate::machine::probe;
@@ -40,7 +40,7 @@ impl Default for KvmOptions {
 /// Makes micro-VMs on the host's KVM.
 pub struct KvmBackend {
     host: KvmHost,
-    kernels: KernelStore,
+    library: Library,
     kick_signal: KickSignal,
     cpu_timeline: bool,
     created: AtomicU64,
@@ -54,20 +54,21 @@ impl KvmBackend {
     pub fn open(options: &KvmOptions) -> Result<Self> {
         Ok(Self {
             host: KvmHost::open(&options.device)?,
-            kernels: KernelStore::new(StoreLimits::default()),
+            library: Library::default(),
             kick_signal: KickSignal::claim(options.kick_signal)?,
             cpu_timeline: options.cpu_timeline,
             created: AtomicU64::new(0),
         })
     }
 
-    /// Reads the kernel of `spec` into the backend's store, so that the first sandbox made of it does not have to.
+    /// Reads kernel and initrd of `spec` into the backend's store, so that the first sandbox made of them does not have
+    /// to.
     ///
     /// # Errors
-    /// Anything wrong with the spec or the kernel file.
+    /// Anything wrong with the spec or the files.
     pub fn preload(&self, spec: &SandboxSpec) -> Result<()> {
         spec.validate()?;
-        assemble::kernel(&self.kernels, &crate::dialect::select(spec)?.plan(spec)?).map(drop)
+        self.library.preload(&dialect::select(spec)?.plan(spec)?)
     }
 
     fn name_for(&self, spec: &SandboxSpec) -> String {
@@ -116,7 +117,7 @@ impl Backend for KvmBackend {
         let cpu_clock = self.cpu_timeline.then_some(process_cpu_nanoseconds as _);
         let recorder = Arc::new(Recorder::start(cpu_clock));
         let ready = ReadySignal::new(Arc::clone(&recorder));
-        let parts = assemble::assemble(&self.host, &self.kernels, spec, &recorder, &ready)?;
+        let parts = assemble::assemble(&self.host, &self.library, spec, &recorder, &ready)?;
         recorder.record(Phase::Created);
         let life = Life::new(recorder, ready, parts.assembly, self.kick_signal);
         let sandbox = KvmSandbox::new(self.name_for(spec), life, parts.readiness, parts.counters);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use sandbox_core::spec::SandboxSpec;
 use sandbox_core::{Error, Result};
 
-use super::network;
+use super::{disk, network, others};
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::transport::MmioTransport;
 use crate::machine::vm::GsiLine;
@@ -45,11 +45,26 @@ impl DeviceSet {
             slots: Vec::new(),
             counters: Counters::default(),
         };
-        let _ = ready;
+        for (index, disk) in spec.disks.iter().enumerate() {
+            let device = disk::open(disk, &format!("disks[{index}]"))?;
+            set.counters.disks.push(device.counters());
+            set.add(device, "disks")?;
+        }
         for (index, network) in spec.networks.iter().enumerate() {
-            let net = network::open(network, &format!("networks[{index}]"))?;
-            set.counters.networks.push(net.counters());
-            set.add(net)?;
+            let device = network::open(network, &format!("networks[{index}]"))?;
+            set.counters.networks.push(device.counters());
+            set.add(device, "networks")?;
+        }
+        if let Some(vsock) = &spec.vsock {
+            set.add(others::vsock(vsock, spec.ready.as_ref(), ready)?, "vsock")?;
+        }
+        if spec.rng {
+            set.add(others::rng()?, "rng")?;
+        }
+        if let Some(balloon) = &spec.balloon {
+            let device = others::balloon(balloon, spec.memory)?;
+            set.counters.balloon = Some(device.handle());
+            set.add(device, "balloon")?;
         }
         Ok(set)
     }
@@ -70,11 +85,11 @@ impl DeviceSet {
         self.counters
     }
 
-    fn add(&mut self, device: impl VirtioDevice + 'static) -> Result<()> {
+    fn add(&mut self, device: impl VirtioDevice + 'static, field: &'static str) -> Result<()> {
         let number = self.devices.len();
         let Some(gsi) = GSIS.get(number) else {
             let context = format!("the machine has room for {} devices in all", GSIS.len());
-            return Err(Error::unsupported("disks", context));
+            return Err(Error::unsupported(field, context));
         };
         self.slots.push(Slot {
             window: MMIO_START + number as u64 * MMIO_WINDOW_SIZE,

@@ -5,7 +5,9 @@
 //! so far is dropped on the way out.
 
 mod devices;
+mod disk;
 mod network;
+mod others;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +21,9 @@ use sandbox_core::{ConsoleLog, Error, ErrorKind, Phase, Result};
 
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::acpi::{self, AcpiConfig, EventDevice, GENERATION_ID_START, VirtioNode};
+use crate::acpi::{AcpiConfig, EventDevice, GENERATION_ID_START, TableCache, VirtioNode};
 use crate::boot::cmdline::{CommandLine, virtio_mmio_token};
-use crate::boot::store::{KernelStore, StoredKernel};
+use crate::boot::store::{InitrdStore, KernelStore, StoredInitrd, StoredKernel};
 use crate::boot::{self, BootError, BootParameters, Entry, Protocol};
 use crate::devices::legacy::{LegacyDevices, SERIAL_GSI};
 use crate::devices::mmio_bus::MmioBus;
@@ -49,6 +51,33 @@ const MSR_MISC_ENABLE: (u32, u64) = (0x1a0, 1);
 /// `IA32_MTRR_DEF_TYPE`: MTRRs enabled, write-back by default. Without it Linux maps its memory uncached, or says so.
 const MSR_MTRR_DEF_TYPE: (u32, u64) = (0x2ff, 0x806);
 
+/// What sandboxes of one backend share, so that only the first of a kind pays for it.
+#[derive(Default)]
+pub struct Library {
+    kernels: KernelStore,
+    initrds: InitrdStore,
+    tables: TableCache,
+}
+
+impl Library {
+    /// Reads the files of `plan` that guests are loaded from.
+    pub fn preload(&self, plan: &BootPlan<'_>) -> Result<()> {
+        self.kernel(plan)?;
+        self.initrd(plan).map(drop)
+    }
+
+    fn kernel(&self, plan: &BootPlan<'_>) -> Result<Arc<StoredKernel>> {
+        self.kernels
+            .open(plan.kernel.0)
+            .map_err(|error| boot_error(error, &fields(plan)))
+    }
+
+    fn initrd(&self, plan: &BootPlan<'_>) -> Result<Option<Arc<StoredInitrd>>> {
+        let stored = plan.initrd.map(|(path, _)| self.initrds.open(path));
+        stored.transpose().map_err(|error| boot_error(error, &fields(plan)))
+    }
+}
+
 /// What a sandbox is made of.
 pub struct Parts {
     /// The machine and its vCPUs.
@@ -62,7 +91,7 @@ pub struct Parts {
 /// Makes everything that `spec` describes.
 pub fn assemble(
     host: &KvmHost,
-    kernels: &KernelStore,
+    library: &Library,
     spec: &SandboxSpec,
     recorder: &Recorder,
     ready: &ReadySignal,
@@ -70,7 +99,8 @@ pub fn assemble(
     spec.validate()?;
     refuse_what_is_missing(host, spec)?;
     let plan = dialect::select(spec)?.plan(spec)?;
-    let kernel = kernel(kernels, &plan)?;
+    let kernel = library.kernel(&plan)?;
+    let initrd = library.initrd(&plan)?;
     let protocol = protocol(&plan, &kernel)?;
     let readiness = Readiness::new(spec.ready.as_ref())?;
     let devices = DeviceSet::open(spec, ready)?;
@@ -91,17 +121,14 @@ pub fn assemble(
     let memory = GuestMemory::new(spec.memory, huge_pages(spec, &plan), spec.track_dirty)?;
     let vm = Arc::new(Vm::new(vm, memory.clone(), plan.chipset, spec.track_dirty)?);
     recorder.record(Phase::MemoryMapped);
-    let entry = load(
-        &memory,
-        &plan,
-        &kernel,
-        protocol,
-        &Handover {
-            cmdline: &cmdline,
-            spec,
-            slots: devices.slots(),
-        },
-    )?;
+    let handover = Handover {
+        kernel: &kernel,
+        initrd: initrd.as_deref(),
+        cmdline: &cmdline,
+        slots: devices.slots(),
+        vcpus: spec.vcpus,
+    };
+    let entry = load(&memory, &plan, protocol, &handover, &library.tables)?;
     recorder.record(Phase::KernelLoaded);
     let console = Arc::new(ConsoleLog::new(
         usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX),
@@ -130,13 +157,6 @@ pub fn assemble(
         readiness,
         counters,
     })
-}
-
-/// The kernel of `plan`, from the store.
-pub fn kernel(kernels: &KernelStore, plan: &BootPlan<'_>) -> Result<Arc<StoredKernel>> {
-    kernels
-        .open(plan.kernel.0)
-        .map_err(|error| boot_error(error, &fields(plan)))
 }
 
 fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> {
@@ -209,44 +229,43 @@ fn huge_pages(spec: &SandboxSpec, plan: &BootPlan<'_>) -> HugePages {
     }
 }
 
-/// What the guest is handed beside its kernel.
+/// What goes into guest memory before it runs.
 struct Handover<'a> {
+    kernel: &'a StoredKernel,
+    initrd: Option<&'a StoredInitrd>,
     cmdline: &'a CommandLine,
-    spec: &'a SandboxSpec,
     slots: &'a [Slot],
+    vcpus: u32,
 }
 
 fn load(
     memory: &GuestMemory,
     plan: &BootPlan<'_>,
-    kernel: &StoredKernel,
     protocol: Protocol,
     handover: &Handover<'_>,
+    tables: &TableCache,
 ) -> Result<Entry> {
     let failed = |error| boot_error(error, &fields(plan));
-    boot::load::load(kernel, memory).map_err(failed)?;
-    let initrd = match plan.initrd {
-        Some((path, _)) => {
-            let file = boot::initrd::open(path).map_err(failed)?;
-            Some(boot::initrd::load(&file, kernel.image(), memory).map_err(failed)?)
-        }
-        None => None,
-    };
+    let image = handover.kernel.image();
+    boot::load::load(handover.kernel, memory).map_err(failed)?;
+    let initrd = handover
+        .initrd
+        .map(|initrd| boot::initrd::load_stored(initrd, image, memory));
     let rsdp = match plan.discovery {
-        Discovery::Acpi => Some(write_acpi(memory, handover)?),
+        Discovery::Acpi => Some(write_acpi(memory, handover, tables)?),
         Discovery::CommandLine => None,
     };
     let parameters = BootParameters {
-        kernel: kernel.image(),
+        kernel: image,
         cmdline: handover.cmdline,
-        initrd,
+        initrd: initrd.transpose().map_err(failed)?,
         rsdp,
         memory_map: plan.memory_map,
     };
     boot::prepare(memory, protocol, &parameters).map_err(failed)
 }
 
-fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>) -> Result<u64> {
+fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>, tables: &TableCache) -> Result<u64> {
     let node = |slot: &Slot| VirtioNode {
         window: slot.window,
         size: MMIO_WINDOW_SIZE,
@@ -254,7 +273,7 @@ fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>) -> Result<u64> {
     };
     let config = AcpiConfig {
         // Validated to be at most 32.
-        vcpus: handover.spec.vcpus as u8,
+        vcpus: handover.vcpus as u8,
         virtio: handover.slots.iter().map(node).collect(),
         serial: true,
         rtc: true,
@@ -274,7 +293,9 @@ fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>) -> Result<u64> {
             let context = "cannot write the generation identifier to guest memory";
             Error::new(ErrorKind::HostFailure, context).with_source(error)
         })?;
-    acpi::write_tables(memory, &config).map_err(|error| with_cause(ErrorKind::HostFailure, error))
+    tables
+        .write(memory, &config)
+        .map_err(|error| with_cause(ErrorKind::HostFailure, error))
 }
 
 /// The vCPUs. All but the first wait for their start-up interrupt.

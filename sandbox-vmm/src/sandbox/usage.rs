@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use sandbox_core::stats::{CpuStats, MemoryStats};
 use sandbox_core::{Error, ErrorKind, Result, Stats};
 
+use crate::devices::virtio::balloon::{BALLOON_PAGE_SIZE, BalloonHandle};
+use crate::devices::virtio::block::BlockCounters;
 use crate::devices::virtio::net::NetCounters;
 use crate::machine::Machine;
 use crate::machine::crew::Crew;
@@ -13,8 +15,12 @@ use crate::machine::crew::Crew;
 /// The counters that a micro-VM's devices keep.
 #[derive(Default)]
 pub struct Counters {
+    /// One per disk.
+    pub disks: Vec<Arc<BlockCounters>>,
     /// One per network card.
     pub networks: Vec<Arc<NetCounters>>,
+    /// The balloon, if there is one.
+    pub balloon: Option<BalloonHandle>,
 }
 
 impl Counters {
@@ -26,6 +32,10 @@ impl Counters {
         Ok(Stats {
             memory: MemoryStats {
                 guest_touched: Some(touched),
+                ballooned: self
+                    .balloon
+                    .as_ref()
+                    .map(|balloon| u64::from(balloon.actual()) * BALLOON_PAGE_SIZE),
                 ..MemoryStats::default()
             },
             cpu: CpuStats {
@@ -38,7 +48,7 @@ impl Counters {
                         .sum(),
                 ),
             },
-            disks: Vec::new(),
+            disks: self.disks.iter().map(|disk| disk.read()).collect(),
             networks: self.networks.iter().map(|network| network.read()).collect(),
         })
     }

@@ -1,0 +1,37 @@
+//! Disks.
+
+use sandbox_core::spec::DiskSpec;
+use sandbox_core::{Error, ErrorKind, Result};
+
+use crate::devices::virtio::block::{BlockConfig, BlockDevice, BlockError, open_disk};
+use crate::error::{kind_of, with_cause};
+
+/// Opens and locks `disk`, which stands at `field` in the spec.
+pub(super) fn open(disk: &DiskSpec, field: &str) -> Result<BlockDevice> {
+    let failed = |error| disk_error(error, field);
+    let file = open_disk(&disk.path, disk.read_only).map_err(failed)?;
+    let config = BlockConfig {
+        file,
+        read_only: disk.read_only,
+        serial: disk.id.clone(),
+        rate_limit: disk.rate_limit,
+    };
+    BlockDevice::new(config).map_err(failed)
+}
+
+fn disk_error(error: BlockError, field: &str) -> Error {
+    let kind = match &error {
+        BlockError::NotFound { .. } => ErrorKind::NotFound,
+        BlockError::Denied { .. } | BlockError::WriteProtected { .. } => ErrorKind::PermissionDenied,
+        BlockError::InUse { .. } => ErrorKind::InUse,
+        BlockError::Empty | BlockError::NotADisk(_) | BlockError::NotOpenFor(_) => ErrorKind::InvalidSpec,
+        BlockError::Lock { .. } => ErrorKind::Unsupported,
+        BlockError::EventFd(source) | BlockError::Inspect(source) | BlockError::Open { source, .. } => kind_of(source),
+        BlockError::RateLimit(_) => ErrorKind::HostExhausted,
+    };
+    let field = match &error {
+        BlockError::RateLimit(_) => format!("{field}.rate_limit"),
+        _ => format!("{field}.path"),
+    };
+    with_cause(kind, error).with_field(field)
+}
