@@ -170,6 +170,15 @@ impl Segments {
         self.bytes -= bytes;
     }
 
+    /// Moves the first `bytes` bytes behind the end of another list.
+    pub(crate) fn move_front_to(&mut self, other: &mut Self, bytes: usize) {
+        for (address, len) in self.pieces_of(0, bytes) {
+            // Cannot fail: the bytes were checked to lie in guest RAM when they came into this list.
+            let _ = other.push(address, len);
+        }
+        self.advance(bytes);
+    }
+
     /// Cuts the list off behind `bytes` bytes.
     pub(crate) fn limit(&mut self, bytes: usize) {
         let mut surplus = self.bytes.saturating_sub(bytes);

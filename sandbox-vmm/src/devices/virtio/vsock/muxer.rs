@@ -1,0 +1,400 @@
+//! All connections of a guest, and the host's sockets behind them.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use vmm_sys_util::epoll::EventSet;
+
+use super::config::ReadyPort;
+use super::connection::Connection;
+use super::greeting::{Greeting, read_greeting};
+use super::packet::{self, HEADER_SIZE, Op, Packet, Parsed, Ports};
+use super::watcher::{Source, Watcher};
+use super::{ANY_PORT, MAX_CONNECTIONS, VsockConfig, VsockError, unix};
+use crate::devices::virtio::segments::Segments;
+
+/// Answers to packets that belong to no connection, waiting for the guest to fetch them. One that sends nonsense and
+/// fetches nothing gets no more than these.
+pub(super) const MAX_REFUSALS: usize = 256;
+/// The ports that stand for host programs in the guest: a range of their own, taken in turn.
+const FIRST_HOST_PORT: u32 = 1 << 30;
+const LAST_HOST_PORT: u32 = (1 << 31) - 1;
+
+/// How often news are fetched in one call, so that busy host programs do not keep the device's lock.
+const FETCHES_PER_CALL: usize = 64;
+
+struct Entry {
+    connection: Connection,
+    /// It stands in the queue of those with something for the guest.
+    queued: bool,
+    /// Its socket is watched for room, too.
+    watches_room: bool,
+}
+
+/// The connections, by their ports.
+pub(super) struct Muxer {
+    guest_cid: u64,
+    uds_path: PathBuf,
+    ready: Option<Ready>,
+    watcher: Watcher,
+    listener: UnixListener,
+    /// There is a driver. Without one clients are left in the listener's queue: those that were accepted would be lost
+    /// when it resets the device first thing.
+    started: bool,
+    /// The listener may have clients.
+    clients_waiting: bool,
+    greetings: HashMap<RawFd, UnixStream>,
+    connections: HashMap<Ports, Entry>,
+    /// Those with something for the guest, in turn.
+    sendable: VecDeque<Ports>,
+    refusals: VecDeque<Ports>,
+    next_host_port: u32,
+}
+
+/// The ready port, and who is told of it unless that was done.
+struct Ready {
+    port: u32,
+    notify: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl From<ReadyPort> for Ready {
+    fn from(ready: ReadyPort) -> Self {
+        Self {
+            port: ready.port,
+            notify: Some(ready.notify),
+        }
+    }
+}
+
+impl Muxer {
+    /// Makes the listening socket.
+    pub(super) fn new(config: VsockConfig) -> Result<Self, VsockError> {
+        let watcher = Watcher::new().map_err(VsockError::Watch)?;
+        let listener = listen(&config.uds_path)?;
+        // From here on the path is removed with the muxer.
+        let muxer = Self {
+            guest_cid: u64::from(config.guest_cid),
+            uds_path: config.uds_path,
+            ready: config.ready.map(Ready::from),
+            watcher,
+            listener,
+            started: false,
+            clients_waiting: true,
+            greetings: HashMap::new(),
+            connections: HashMap::new(),
+            sendable: VecDeque::new(),
+            refusals: VecDeque::new(),
+            next_host_port: FIRST_HOST_PORT,
+        };
+        let listener = &muxer.listener;
+        let prepared = listener.set_nonblocking(true);
+        let watched = prepared.and_then(|()| muxer.watcher.add(listener.as_raw_fd(), Source::Listener));
+        watched.map_err(VsockError::Watch)?;
+        Ok(muxer)
+    }
+
+    /// The descriptors of all sockets.
+    pub(super) fn watcher(&self) -> &Watcher {
+        &self.watcher
+    }
+
+    /// A driver is there. Who connected before has been waiting for it.
+    pub(super) fn start(&mut self) {
+        self.started = true;
+        self.accept_clients();
+    }
+
+    /// Ends all connections without a word to the guest, whose driver is gone.
+    pub(super) fn reset(&mut self) {
+        self.started = false;
+        self.connections.clear();
+        self.greetings.clear();
+        self.sendable.clear();
+        self.refusals.clear();
+        // Clients that could not be accepted before can be now.
+        self.clients_waiting = true;
+    }
+
+    /// Whether [`Muxer::next_packet`] may have something.
+    pub(super) fn has_packets(&self) -> bool {
+        !self.refusals.is_empty() || !self.sendable.is_empty()
+    }
+
+    /// The header of the next packet for the guest and the length of its data, which is read into `room`. `None` if
+    /// this connection's turn came to nothing; another's may not.
+    pub(super) fn next_packet(&mut self, room: &mut Segments) -> Option<([u8; HEADER_SIZE], u32)> {
+        let (ports, packet) = match self.refusals.pop_front() {
+            Some(ports) => (ports, Packet::RESET),
+            None => {
+                let ports = self.sendable.pop_front()?;
+                let entry = self.connections.get_mut(&ports)?;
+                entry.queued = false;
+                let packet = entry.connection.next_packet(room);
+                self.settle(ports);
+                (ports, packet?)
+            }
+        };
+        Some((packet::header(self.guest_cid, ports, packet), packet.len))
+    }
+
+    /// Takes a packet from the guest: its header and its data.
+    pub(super) fn receive(&mut self, packet: &mut Segments) {
+        let mut header = [0; HEADER_SIZE];
+        if !packet.read_at(0, &mut header) {
+            return;
+        }
+        packet.advance(HEADER_SIZE);
+        match packet::parse(&header, self.guest_cid) {
+            Parsed::Misaddressed => {}
+            Parsed::Unknown(ports) => self.refuse(ports),
+            Parsed::Packet(ports, Packet { len, .. }) if len as usize > packet.bytes() => self.refuse(ports),
+            Parsed::Packet(ports, header) => {
+                packet.limit(header.len as usize);
+                self.dispatch(ports, &header, packet);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, ports: Ports, packet: &Packet, payload: &mut Segments) {
+        if let Some(entry) = self.connections.get_mut(&ports) {
+            entry.connection.handle_packet(packet, payload);
+            self.settle(ports);
+            return;
+        }
+        match packet.op {
+            Op::Request => self.connect_to_host(ports, packet),
+            // A reset is never answered by a reset.
+            Op::Reset => {}
+            _ => self.refuse(ports),
+        }
+    }
+
+    fn refuse(&mut self, ports: Ports) {
+        if self.refusals.len() < MAX_REFUSALS {
+            self.refusals.push_back(ports);
+        }
+    }
+
+    /// The guest asks for a connection to a host port.
+    fn connect_to_host(&mut self, ports: Ports, request: &Packet) {
+        match self.open_host_port(ports) {
+            Ok(socket) => self.add(ports, Connection::accepted(ports, socket, request)),
+            Err(error) => {
+                tracing::debug!(%error, port = ports.host, "guest's connection refused");
+                self.refuse(ports);
+            }
+        }
+    }
+
+    fn open_host_port(&mut self, ports: Ports) -> io::Result<UnixStream> {
+        if ports.guest == ANY_PORT || ports.host == ANY_PORT || self.is_full() {
+            return Err(ErrorKind::QuotaExceeded.into());
+        }
+        let mut path = OsString::from(&self.uds_path);
+        path.push(format!("_{}", ports.host));
+        let Some(ready) = self.ready.as_mut().filter(|ready| ready.port == ports.host) else {
+            return unix::connect(&path);
+        };
+        if let Some(notify) = ready.notify.take() {
+            notify();
+        }
+        // A peer that is gone already ends the connection as one that closes at once.
+        unix::connect(&path).or_else(|_| {
+            let (near, _) = UnixStream::pair()?;
+            near.set_nonblocking(true)?;
+            Ok(near)
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        self.connections.len() + self.greetings.len() >= MAX_CONNECTIONS
+    }
+
+    /// Adds a connection, and watches its socket.
+    fn add(&mut self, ports: Ports, connection: Connection) {
+        let fd = connection.socket().map(AsRawFd::as_raw_fd);
+        let watched = fd.map(|fd| self.watcher.add(fd, Source::Connection(ports)));
+        if let Some(Err(error)) = watched {
+            tracing::debug!(%error, "socket not watched, connection refused");
+            return self.refuse(ports);
+        }
+        let entry = Entry {
+            connection,
+            queued: false,
+            watches_room: false,
+        };
+        self.connections.insert(ports, entry);
+        self.settle(ports);
+    }
+
+    /// Draws the consequences of whatever happened to a connection.
+    fn settle(&mut self, ports: Ports) {
+        let Some(entry) = self.connections.get_mut(&ports) else {
+            return;
+        };
+        if entry.connection.is_finished() {
+            if entry.queued {
+                self.sendable.retain(|queued| *queued != ports);
+            }
+            self.connections.remove(&ports);
+            // There is room for another.
+            self.accept_clients();
+            return;
+        }
+        if entry.connection.wants_to_send() && !entry.queued {
+            entry.queued = true;
+            self.sendable.push_back(ports);
+        }
+        let wants_room = entry.connection.wants_room();
+        if wants_room != entry.watches_room {
+            entry.watches_room = wants_room;
+            let fd = entry.connection.socket().map(AsRawFd::as_raw_fd);
+            self.watch_room(ports, fd, wants_room);
+        }
+    }
+
+    fn watch_room(&self, ports: Ports, socket: Option<RawFd>, for_room: bool) {
+        let watched = socket.map(|fd| self.watcher.modify(fd, Source::Connection(ports), for_room));
+        if let Some(Err(error)) = watched {
+            tracing::warn!(%error, "a connection of the guest stalls");
+        }
+    }
+
+    /// Handles what the host's sockets have announced.
+    pub(super) fn handle_events(&mut self) {
+        for _ in 0..FETCHES_PER_CALL {
+            let mut news = self.watcher.news().peekable();
+            if news.peek().is_none() {
+                return;
+            }
+            for (source, events) in news {
+                self.handle_event(source, events);
+            }
+        }
+        self.watcher.come_back();
+    }
+
+    fn handle_event(&mut self, source: Source, events: EventSet) {
+        match source {
+            // The caller does the work.
+            Source::WorkLeft => self.watcher.clear_work_left(),
+            Source::Listener => {
+                self.clients_waiting = true;
+                self.accept_clients();
+            }
+            Source::Greeting(fd) => self.handle_greeting(fd, events),
+            Source::Connection(ports) => {
+                if let Some(entry) = self.connections.get_mut(&ports) {
+                    entry.connection.handle_event(events);
+                    self.settle(ports);
+                }
+            }
+        }
+    }
+
+    /// Accepts the clients that wait, as far as there is room. What they say comes as an event.
+    fn accept_clients(&mut self) {
+        while self.started && self.clients_waiting && !self.is_full() {
+            match self.listener.accept() {
+                Ok((client, _)) => {
+                    if let Err(error) = self.add_greeting(client) {
+                        tracing::debug!(%error, "client of the vsock sent away");
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.clients_waiting = false,
+                Err(error) => {
+                    // Out of descriptors: tried again when a connection ends.
+                    tracing::warn!(%error, "client of the vsock not accepted");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn add_greeting(&mut self, client: UnixStream) -> io::Result<()> {
+        client.set_nonblocking(true)?;
+        let fd = client.as_raw_fd();
+        self.watcher.add(fd, Source::Greeting(fd))?;
+        self.greetings.insert(fd, client);
+        Ok(())
+    }
+
+    fn handle_greeting(&mut self, fd: RawFd, events: EventSet) {
+        let Some(client) = self.greetings.get_mut(&fd) else {
+            return;
+        };
+        let gone = events.intersects(EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR);
+        let greeting = match read_greeting(client) {
+            Greeting::Waiting if !gone => return,
+            greeting => greeting,
+        };
+        let Some(client) = self.greetings.remove(&fd) else {
+            return;
+        };
+        if let Greeting::Connect(port) = greeting {
+            self.connect_to_guest(client, port);
+        }
+        self.accept_clients();
+    }
+
+    /// A host program asks for a connection to a port of the guest.
+    fn connect_to_guest(&mut self, client: UnixStream, guest: u32) {
+        let ports = Ports {
+            guest,
+            host: self.free_host_port(guest),
+        };
+        let connection = Connection::requested(ports, client);
+        // The descriptor is watched already, as a greeting.
+        let fd = connection.socket().map(AsRawFd::as_raw_fd);
+        let entry = Entry {
+            connection,
+            queued: false,
+            watches_room: false,
+        };
+        self.connections.insert(ports, entry);
+        self.watch_room(ports, fd, false);
+        self.settle(ports);
+    }
+
+    /// A port that makes no pair with `guest` yet. There is one: connections are fewer than ports.
+    fn free_host_port(&mut self, guest: u32) -> u32 {
+        loop {
+            let host = self.next_host_port;
+            self.next_host_port = match host {
+                LAST_HOST_PORT => FIRST_HOST_PORT,
+                _ => host + 1,
+            };
+            if !self.connections.contains_key(&Ports { guest, host }) {
+                return host;
+            }
+        }
+    }
+}
+
+impl Drop for Muxer {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.uds_path) {
+            tracing::debug!(%error, path = ?self.uds_path, "vsock's socket not removed");
+        }
+    }
+}
+
+fn listen(path: &PathBuf) -> Result<UnixListener, VsockError> {
+    let bound = match path.as_os_str().is_empty() {
+        // The kernel would choose a name that nobody knows.
+        true => Err(ErrorKind::InvalidInput.into()),
+        false => UnixListener::bind(path),
+    };
+    bound.map_err(|source: io::Error| match source.kind() {
+        ErrorKind::AddrInUse => VsockError::PathExists { path: path.clone() },
+        _ => VsockError::Listen {
+            path: path.clone(),
+            source,
+        },
+    })
+}
