@@ -58,8 +58,11 @@ if [ -n "$assets" ]; then
 fi
 
 # The kernel makes the ports' nodes from a work queue that nobody can await.
-for port in 1 2 3 4; do
-	until [ -c /dev/vport0p$port ]; do sleep 0.01; done
+tries=0
+until [ -c /dev/vport0p1 ] && [ -c /dev/vport0p2 ] && [ -c /dev/vport0p3 ] && [ -c /dev/vport0p4 ]; do
+	tries=$((tries + 1))
+	[ $tries -lt 1000 ] || give_up "there are no virtio ports"
+	sleep 0.01
 done
 exec 3> /dev/vport0p3
 # A port can be opened only once, but programs may open /dev/stdout again.

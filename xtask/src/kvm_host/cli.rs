@@ -34,9 +34,10 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
     let ending = run(workspace, &host_run, io::stdout(), io::stderr())?;
     Ok(ExitCode::from(match ending {
         Ending::Exited(status) => status,
-        Ending::TimedOut => {
+        Ending::TimedOut(last_words) => {
             eprintln!(
-                "error: the command did not end within {} seconds; the emulated host was killed",
+                "error: the command did not end within {} seconds, and the emulated host was \
+                 killed; it said last:\n{last_words}",
                 host_run.timeout.as_secs()
             );
             TIMED_OUT

@@ -62,7 +62,8 @@ impl Machine {
         if self.icount {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
-        // Before the disk: the guest numbers virtio devices in this order, and its init knows the ports by number.
+        // Before the disk: the guest numbers virtio devices in this order, and
+        // its init knows the ports by number.
         self.add_ports(&mut command, ports);
         if let Some(disk) = &self.disk {
             command

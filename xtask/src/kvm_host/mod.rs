@@ -103,9 +103,9 @@ impl HostRun {
 pub(crate) enum Ending {
     /// The command ended with this status; 128 + n stands for signal n.
     Exited(u8),
-    /// Time ran out, and the host was killed.
-    TimedOut,
-    /// The host itself ended before the command did. Holds what it said.
+    /// Time ran out, and the host was killed. Holds the end of its console.
+    TimedOut(String),
+    /// The host itself ended before the command did. Holds the same.
     Died(String),
 }
 
@@ -132,23 +132,23 @@ pub(crate) fn run(
     let _ = qemu.kill();
     qemu.wait()?;
     let passed_on = streams.finish();
-    Ok(match ending {
-        Some(exited @ Ending::Exited(_)) => passed_on.map(|()| exited)?,
-        Some(ending) => ending,
-        None => Ending::Died(machine::last_words(scratch.path())),
-    })
+    let last_words = machine::last_words(scratch.path());
+    match ending {
+        Ok(status) => passed_on.map(|()| Ending::Exited(status)),
+        Err(RecvTimeoutError::Timeout) => Ok(Ending::TimedOut(last_words)),
+        Err(RecvTimeoutError::Disconnected) => Ok(Ending::Died(last_words)),
+    }
 }
 
-/// The host's own report, or nothing if it ended without one.
-fn await_ending(streams: &Streams, deadline: Instant) -> Option<Ending> {
+/// Waits until the host has passed everything on; answers the command's status.
+fn await_ending(streams: &Streams, deadline: Instant) -> Result<u8, RecvTimeoutError> {
     let mut status = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match streams.control().recv_timeout(left) {
-            Ok(Control::Exited(code)) => status = Some(code),
-            Ok(Control::Done) => return status.map(Ending::Exited),
-            Err(RecvTimeoutError::Timeout) => return Some(Ending::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => return None,
+        match (streams.control().recv_timeout(left)?, status) {
+            (Control::Exited(code), _) => status = Some(code),
+            (Control::Done, Some(status)) => return Ok(status),
+            (Control::Done, None) => return Err(RecvTimeoutError::Disconnected),
         }
     }
 }

@@ -160,8 +160,8 @@ fn problem(section: Option<&Section>, ending: &Ending, plan: &Plan) -> Option<St
     };
     let why = match ending {
         Ending::Exited(status) => format!("the script of tests ended with status {status}"),
-        Ending::TimedOut => format!(
-            "all programs together took longer than {} s",
+        Ending::TimedOut(last_words) => format!(
+            "all programs together took longer than {} s; the host said last:\n{last_words}",
             plan.emulated_limit.as_secs()
         ),
         Ending::Died(last_words) => format!("the emulated host died:\n{last_words}"),
@@ -258,7 +258,7 @@ mod tests {
         for (section, ending, words) in [
             (Some(ended(Some(137))), Ending::Exited(0), "5 s"),
             (Some(ended(Some(134))), Ending::Exited(0), "134"),
-            (Some(ended(None)), Ending::TimedOut, "50 s"),
+            (Some(ended(None)), Ending::TimedOut(String::new()), "50 s"),
             (None, Ending::Died("panic".to_owned()), "panic"),
         ] {
             let told = told(section.as_ref(), ending).unwrap();
