@@ -22,10 +22,17 @@ impl<T> Default for Gate<T> {
 impl<T: Clone> Gate<T> {
     /// Sets the value and wakes all waiters; false, and nothing changed, if it was set before.
     pub fn open(&self, value: T) -> bool {
+        self.open_after(value, || {})
+    }
+
+    /// Like [`Gate::open`], and does `first` before, unless the value was set already: nobody sees the value without what
+    /// `first` did.
+    pub fn open_after(&self, value: T, first: impl FnOnce()) -> bool {
         let mut slot = self.lock();
         if slot.is_some() {
             return false;
         }
+        first();
         *slot = Some(value);
         drop(slot);
         self.opened.notify_all();
@@ -68,6 +75,7 @@ impl<T: Clone> Gate<T> {
 mod tests {
     use super::*;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU8, Ordering};
 
     #[test]
     fn the_first_value_stays_and_everybody_gets_it() {
@@ -83,6 +91,21 @@ mod tests {
         for waiter in waiters {
             assert_eq!(waiter.join().unwrap(), Some(7));
         }
+    }
+
+    #[test]
+    fn what_comes_first_is_done_once_and_before_anybody_is_let_through() {
+        let gate = Arc::new(Gate::default());
+        let done = Arc::new(AtomicU8::new(0));
+        let waiter = {
+            let (gate, done) = (Arc::clone(&gate), Arc::clone(&done));
+            std::thread::spawn(move || (gate.wait(None), done.load(Ordering::Relaxed)))
+        };
+        let count = || drop(done.fetch_add(1, Ordering::Relaxed));
+        assert!(gate.open_after(7, count));
+        assert!(!gate.open_after(8, count));
+        assert_eq!(waiter.join().unwrap(), (Some(7), 1));
+        assert_eq!(done.load(Ordering::Relaxed), 1);
     }
 
     #[test]

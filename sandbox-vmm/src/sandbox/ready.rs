@@ -41,9 +41,8 @@ impl ReadySignal {
 
     /// The guest is ready; only the first time counts.
     pub fn give(&self) {
-        if self.verdict.open(true) {
-            self.recorder.record(Phase::Ready);
-        }
+        // Whoever is told finds the stamp in the timeline.
+        self.verdict.open_after(true, || self.recorder.record(Phase::Ready));
     }
 
     /// The guest has ended, and will not give the signal any more.
