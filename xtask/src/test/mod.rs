@@ -40,10 +40,16 @@ soak [OPTIONS] [FILTER]          the same with every loop at its full number of 
 /// The variable by which tests know how many rounds are wanted.
 const ROUNDS: &str = "SANDBOX_TEST_ROUNDS";
 
-const PACKAGES: [Package; 1] = [Package {
-    name: "binutils",
-    why: "makes test programs small enough for the emulated host",
-}];
+const PACKAGES: [Package; 2] = [
+    Package {
+        name: "acpica-tools",
+        why: "checks the ACPI tables that guests are given",
+    },
+    Package {
+        name: "binutils",
+        why: "makes test programs small enough for the emulated host",
+    },
+];
 
 /// What one invocation runs, and how long it may take.
 struct Plan {

@@ -53,6 +53,8 @@ pub(super) fn build(workspace: &Workspace) -> Result<Built> {
             built.add(&serde_json::from_slice(line)?, &packages);
         }
     }
+    // Cargo reports in the order in which builds happen to end.
+    built.tests.sort_by(|a, b| a.label.cmp(&b.label));
     Ok(built)
 }
 
