@@ -10,7 +10,7 @@ use super::error::{BootError, Subject};
 use super::image::KernelImage;
 use super::load::low_memory_end;
 use super::open;
-use super::store::StoredInitrd;
+use super::store::{Placement, StoredInitrd};
 use crate::memory::GuestMemory;
 use crate::memory::layout::PAGE_SIZE;
 
@@ -42,7 +42,9 @@ pub fn load(file: &File, kernel: &KernelImage, memory: &GuestMemory) -> Result<I
 /// yet.
 pub fn load_stored(initrd: &StoredInitrd, kernel: &KernelImage, memory: &GuestMemory) -> Result<Initrd, BootError> {
     let place = place(initrd.size(), kernel, memory)?;
-    initrd.content().put(place.address, memory, "the initrd")?;
+    initrd
+        .content()
+        .put(place.address, memory, Placement::Mapped, "the initrd")?;
     Ok(place)
 }
 

@@ -1,20 +1,25 @@
 //! Putting a stored kernel into guest memory.
 
 use super::error::BootError;
-use super::store::StoredKernel;
+use super::store::{Placement, StoredKernel};
 use crate::memory::GuestMemory;
 
-/// Copies or maps a kernel to its place. What it leaves out (the zero bytes of its segments) must be zero already:
-/// `memory` is fresh, and no vCPU runs yet.
+/// Puts a kernel to its place, mapped where it is large. What it leaves out (the zero bytes of its segments) must be
+/// zero already: `memory` is fresh, and no vCPU runs yet.
 ///
 /// One system call maps each run of pages that the segments fill; Linux has two.
 pub fn load(kernel: &StoredKernel, memory: &GuestMemory) -> Result<(), BootError> {
+    load_with(kernel, memory, Placement::Mapped)
+}
+
+/// Puts a kernel to its place in the way asked for.
+pub fn load_with(kernel: &StoredKernel, memory: &GuestMemory, placement: Placement) -> Result<(), BootError> {
     let needed = kernel.image().end;
     let available = low_memory_end(memory);
     if needed > available {
         return Err(BootError::MemoryTooSmall { needed, available });
     }
-    kernel.content().put(0, memory, "the kernel")
+    kernel.content().put(0, memory, placement, "the kernel")
 }
 
 /// End of the RAM below the 32-bit gap.

@@ -51,8 +51,8 @@ pub enum ImageError {
     /// No segment has content.
     #[error("the kernel has no segment to load: link it with program headers")]
     NothingToLoad,
-    /// The file could not be read, or there is no room for the copy.
-    #[error("cannot read or copy the kernel file")]
+    /// The file could not be read.
+    #[error("cannot read the kernel file")]
     Read(#[source] std::io::Error),
     /// A segment lies behind the memory that kernels can be put into.
     #[error(

@@ -1,7 +1,7 @@
 //! What a kernel is read from.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::ImageError;
@@ -9,7 +9,7 @@ use super::ImageError;
 /// The bytes of a kernel file, each access checked against its length.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// A regular file and its length in bytes. Its position is moved.
+    /// A regular file and its length in bytes.
     File(&'a File, u64),
     /// A file's content in memory.
     Bytes(&'a [u8]),
@@ -42,29 +42,6 @@ impl Source<'_> {
                 buffer.copy_from_slice(&bytes[offset as usize..end as usize]);
                 Ok(())
             }
-        }
-    }
-
-    /// Copies `len` bytes from `offset` to the position of `target`, inside the host kernel where it can.
-    pub fn copy_to(&self, target: &mut File, offset: u64, len: u64) -> Result<(), ImageError> {
-        let what = "a segment";
-        let end = self.check(offset, len, what)?;
-        let copied = match self {
-            Self::File(file, _) => {
-                let mut file = *file;
-                file.seek(SeekFrom::Start(offset)).map_err(ImageError::Read)?;
-                io::copy(&mut file.take(len), target).map_err(ImageError::Read)?
-            }
-            Self::Bytes(bytes) => {
-                target
-                    .write_all(&bytes[offset as usize..end as usize])
-                    .map_err(ImageError::Read)?;
-                len
-            }
-        };
-        match copied == len {
-            true => Ok(()),
-            false => Err(self.truncated(end, what)),
         }
     }
 

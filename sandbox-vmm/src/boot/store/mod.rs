@@ -6,6 +6,7 @@
 //! one `stat` at every later one.
 
 mod content;
+mod extents;
 mod identity;
 mod initrd;
 mod kernel;
@@ -21,6 +22,7 @@ use std::time::SystemTime;
 use super::error::{BootError, Subject};
 use super::image::Source;
 use super::open;
+pub use content::Placement;
 use identity::Identity;
 pub use initrd::StoredInitrd;
 pub use kernel::StoredKernel;
@@ -112,7 +114,7 @@ impl<T: Stored> FileStore<T> {
         self.read(&file, path)
     }
 
-    /// The content of an open file, which is only read, and whose position may be moved.
+    /// The content of an open file, whose position does not matter and is not moved.
     pub fn from_file(&self, file: &File) -> Result<Arc<T>, BootError> {
         self.read(file, Path::new("the file descriptor"))
     }
