@@ -12,6 +12,7 @@ use crate::ext4;
 
 const SCRIPT: &[u8] = include_bytes!("../../assets/root-init.sh");
 const PAGE: &[u8] = include_bytes!("../../assets/index.html");
+const EXERCISE_SOURCE: &[u8] = include_bytes!("../../assets/exercise.c");
 /// Room for the guest to write; the image is sparse.
 const SIZE_MIB: u64 = 16;
 
@@ -20,6 +21,7 @@ pub(super) fn build(output: &Path) -> Result<()> {
     let key = Key::default()
         .bytes("root-init.sh", SCRIPT)
         .bytes("index.html", PAGE)
+        .bytes("exercise.c", EXERCISE_SOURCE)
         .bytes("size", &SIZE_MIB.to_le_bytes())
         .file(&busybox::program()?)?;
     cache::build(output, &key, |path| {
@@ -47,6 +49,9 @@ fn populate(root: &Path) -> Result<()> {
         symlink("busybox", below("usr/bin").join(applet))?;
     }
     fs::write(below("www/index.html"), PAGE)?;
+    let exercise = below("usr/bin/exercise");
+    fs::write(&exercise, super::c_program("exercise", EXERCISE_SOURCE)?)?;
+    fs::set_permissions(&exercise, fs::Permissions::from_mode(0o755))?;
     // The applets have an init of their own, whose place the script takes.
     let init = below("usr/bin/init");
     fs::remove_file(&init)?;
