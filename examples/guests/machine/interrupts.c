@@ -2,7 +2,7 @@
 
 #include <stdint.h>
 
-#include "machine/paging.h"
+#include "machine/local_apic.h"
 #include "machine/ports.h"
 
 #define MASTER_COMMAND 0x20
@@ -14,17 +14,10 @@
 #define ICW1_INITIALISE_WITH_ICW4 0x11
 #define ICW4_8086_AUTOMATIC_END 0x03
 
-#define FIRST_VECTOR 0x20 /* after the processor's exceptions */
-#define CASCADE_LINE 2
+#define FIRST_VECTOR 0x20 /* behind the processor's exceptions */
 
-/* The local APIC (Intel SDM volume 3, chapter 11), which stands between the 8259 and the processor. */
-#define LOCAL_APIC 0xfee00000
-#define LOCAL_APIC_SPURIOUS_VECTOR 0x0f0
-#define LOCAL_APIC_LINT0 0x350
-#define SPURIOUS_VECTOR_ENABLED 0x1ff /* software-enabled; vector 255, which nothing here can raise */
-#define LINT0_EXTERNAL 0x700         /* the vector is asked of the 8259; not masked */
-#define LINT0_MASKED 0x10000
-#define LINT0_MODE 0x700
+_Static_assert(INTERRUPT_VECTOR_TIMER >= FIRST_VECTOR + INTERRUPT_LINES, "each vector has one meaning");
+#define CASCADE_LINE 2
 
 #define GATE_INTERRUPT 0x8e00 /* present, ring 0, 64-bit interrupt gate */
 
@@ -46,11 +39,9 @@ struct table_pointer {
  * The exceptions' gates stay empty on purpose: a guest that faults ends in a triple fault, which the host sees with the
  * registers of the faulting instruction.
  */
-static struct gate gates[FIRST_VECTOR + INTERRUPT_LINES];
+static struct gate gates[INTERRUPT_VECTOR_TIMER + 1];
 
 static uint16_t masked_lines = 0xffff;
-
-static struct page_table local_apic_table;
 
 /* In interrupt_entry.S. */
 extern const char interrupt_entry[];
@@ -81,44 +72,28 @@ static void start_controllers(void)
     write_masks();
 }
 
-static volatile uint32_t *local_apic(unsigned offset)
+void interrupts_set_entry(unsigned vector, const char *entry)
 {
-    return (volatile uint32_t *)(uintptr_t)(LOCAL_APIC + offset);
-}
+    uint64_t address = (uint64_t)entry;
 
-/*
- * Lets the 8259 through the local APIC. Some machines have done so before the guest begins, others leave it to a
- * firmware that bare guests do not have. While an APIC is disabled by software its entries cannot be unmasked.
- */
-static void connect_controllers(void)
-{
-    struct page_table_pool pool = {&local_apic_table, 1};
-
-    if (!paging_map(LOCAL_APIC, PAGING_DEVICE, &pool))
-        return;
-    if ((*local_apic(LOCAL_APIC_LINT0) & (LINT0_MASKED | LINT0_MODE)) == LINT0_EXTERNAL)
-        return;
-    *local_apic(LOCAL_APIC_SPURIOUS_VECTOR) = SPURIOUS_VECTOR_ENABLED;
-    *local_apic(LOCAL_APIC_LINT0) = LINT0_EXTERNAL;
+    gates[vector] = (struct gate){
+        .offset_low = (uint16_t)address,
+        .selector = code_selector(),
+        .attributes = GATE_INTERRUPT,
+        .offset_middle = (uint16_t)(address >> 16),
+        .offset_high = (uint32_t)(address >> 32),
+    };
 }
 
 void interrupts_start(void)
 {
-    uint64_t entry = (uint64_t)interrupt_entry;
     struct table_pointer pointer = {sizeof gates - 1, (uint64_t)gates};
-    struct gate gate = {
-        .offset_low = (uint16_t)entry,
-        .selector = code_selector(),
-        .attributes = GATE_INTERRUPT,
-        .offset_middle = (uint16_t)(entry >> 16),
-        .offset_high = (uint32_t)(entry >> 32),
-    };
 
     for (unsigned line = 0; line < INTERRUPT_LINES; line++)
-        gates[FIRST_VECTOR + line] = gate;
+        interrupts_set_entry(FIRST_VECTOR + line, interrupt_entry);
     __asm__ volatile("lidt %0" : : "m"(pointer), "m"(gates));
     start_controllers();
-    connect_controllers();
+    local_apic_start();
 }
 
 void interrupts_unmask(unsigned line)

@@ -9,11 +9,17 @@
 /* The number of lines of the two controllers. */
 #define INTERRUPT_LINES 16
 
+/* The vector of the local APIC's timer, behind those of the lines. */
+#define INTERRUPT_VECTOR_TIMER 0x30
+
 /* Sets up both controllers with every line masked, and the interrupt descriptor table. */
 void interrupts_start(void);
 
 /* Lets a line, below INTERRUPT_LINES, wake the processor. */
 void interrupts_unmask(unsigned line);
+
+/* Gives a vector, at most INTERRUPT_VECTOR_TIMER, another handler than the one that does nothing. */
+void interrupts_set_entry(unsigned vector, const char *entry);
 
 /*
  * Halts until an interrupt comes; returns at once when one is pending. The processor takes no interrupt between "sti"

@@ -56,6 +56,16 @@ static void remove_from_order(struct tcp_connection *connection)
         newest = connection->older;
 }
 
+struct tcp_connection *tcp_connection_oldest(void)
+{
+    return oldest;
+}
+
+struct tcp_connection *tcp_connection_next(const struct tcp_connection *connection)
+{
+    return connection->newer;
+}
+
 void tcp_connection_touch(struct tcp_connection *connection)
 {
     if (connection == newest)
@@ -100,7 +110,7 @@ struct tcp_connection *tcp_connection_open(const struct tcp_ends *ends, void (*e
         tcp_connection_close(oldest);
         connection = take_free_place();
     }
-    memset(connection, 0, offsetof(struct tcp_connection, send_buffer));
+    memset(connection, 0, offsetof(struct tcp_connection, held));
     connection->ends = *ends;
     connection->bucket_next = *bucket;
     *bucket = connection;

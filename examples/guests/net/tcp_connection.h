@@ -12,8 +12,14 @@
 /* Twice what a load generator with 64 connections has open, so that those closing do not push out those at work. */
 #define TCP_CONNECTIONS_MAXIMUM 128
 
-/* What a connection may have sent or waiting without acknowledgment: about thirty pipelined answers. */
-#define TCP_SEND_BUFFER_BYTES 4096
+/* What a connection may have sent or waiting without acknowledgment: some fifteen pipelined answers. */
+#define TCP_SEND_BUFFER_BYTES 2048
+
+/*
+ * What a connection may hold of requests for whose answers there is no room yet. This is the window that the peer is
+ * told, so nothing that it may send is ever dropped.
+ */
+#define TCP_HELD_BYTES 2048
 
 /*
  * An open connection. The stream that it still has to deliver is the buffer followed, when `finishing`, by the FIN,
@@ -21,16 +27,21 @@
  */
 struct tcp_connection {
     struct tcp_ends ends;
+
     uint32_t receive_next;
+    uint32_t held_length;
+    bool acknowledgment_due;
+    bool peer_finished;
+
     uint32_t send_acknowledged;
     uint32_t send_next;
-    uint32_t send_recover; /* up to here, each acknowledgment calls for the next segment again */
     uint32_t send_window;
     uint32_t buffered;
-    bool acknowledgment_due;
     bool finishing;
     bool finished; /* the FIN was acknowledged */
-    bool peer_finished;
+    uint8_t ticks_waited;
+    uint8_t attempts;
+
     struct http_exchange http;
 
     /* The table's own. */
@@ -38,6 +49,7 @@ struct tcp_connection {
     struct tcp_connection *older;
     struct tcp_connection *newer;
 
+    uint8_t held[TCP_HELD_BYTES];
     uint8_t send_buffer[TCP_SEND_BUFFER_BYTES];
 };
 
@@ -51,6 +63,10 @@ struct tcp_connection *tcp_connection_find(const struct tcp_ends *ends);
 struct tcp_connection *tcp_connection_open(const struct tcp_ends *ends, void (*evict)(struct tcp_connection *));
 
 void tcp_connection_close(struct tcp_connection *connection);
+
+/* The open connection last heard of longest ago, or NULL; and the one after it. */
+struct tcp_connection *tcp_connection_oldest(void);
+struct tcp_connection *tcp_connection_next(const struct tcp_connection *connection);
 
 /* Marks a connection as the one last heard of. */
 void tcp_connection_touch(struct tcp_connection *connection);

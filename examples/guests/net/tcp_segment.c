@@ -3,9 +3,6 @@
 #include "machine/memory.h"
 #include "net/checksum.h"
 
-/* What the guest takes before it has acknowledged: it handles data as it comes, so this never shrinks. */
-#define RECEIVE_WINDOW 32768
-
 /* The largest segment it receives: an Ethernet frame less the IPv4 and TCP headers. */
 #define RECEIVE_BYTES_MAXIMUM 1460
 
@@ -100,7 +97,7 @@ void tcp_segment_send(const struct tcp_segment *segment)
         .acknowledgment = to_big_endian32(segment->acknowledgment),
         .words = (uint8_t)(header_length / 4 << 4),
         .flags = segment->flags,
-        .window = to_big_endian16(RECEIVE_WINDOW),
+        .window = to_big_endian16((uint16_t)segment->window),
     };
     if (segment->length != 0)
         memcpy((uint8_t *)header + header_length, segment->data, segment->length);

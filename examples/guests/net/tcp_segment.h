@@ -24,7 +24,7 @@ struct tcp_ends {
     uint16_t own_port;
 };
 
-/* A segment, received or to be sent. In a sent one the window is always the same and is not looked at. */
+/* A segment, received or to be sent. */
 struct tcp_segment {
     struct tcp_ends ends;
     uint32_t sequence;
@@ -34,6 +34,12 @@ struct tcp_segment {
     const uint8_t *data;
     size_t length;
 };
+
+/* Whether sequence number `left` lies before `right`, on their circle. */
+static inline bool tcp_is_before(uint32_t left, uint32_t right)
+{
+    return (int32_t)(left - right) < 0;
+}
 
 /* Reads a packet. False when it is no whole segment or its checksum is wrong. */
 bool tcp_segment_parse(const struct ipv4_packet *packet, struct tcp_segment *segment);

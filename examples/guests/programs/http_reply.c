@@ -12,6 +12,7 @@
 #include "machine/power.h"
 #include "machine/text.h"
 #include "machine/time_stamp.h"
+#include "machine/timer.h"
 #include "net/arp.h"
 #include "net/ethernet.h"
 #include "net/ipv4.h"
@@ -53,10 +54,31 @@ static uint64_t seed(void)
     return time_stamp() ^ link_address << 16;
 }
 
-int guest_main(void)
+static void keep_time(void)
+{
+    if (timer_take_expiry())
+        tcp_tick();
+    if (tcp_wants_tick() && !timer_is_running())
+        timer_start(TCP_TICK_MILLISECONDS);
+}
+
+static _Noreturn void serve(void)
 {
     struct net_received frame;
 
+    for (;;) {
+        while (net_receive(&frame)) {
+            ethernet_input(&frame);
+            net_recycle(&frame);
+        }
+        keep_time();
+        net_flush();
+        net_wait();
+    }
+}
+
+int guest_main(void)
+{
     configure_address();
     interrupts_start();
     if (!net_start()) {
@@ -68,12 +90,5 @@ int guest_main(void)
     net_flush();
     console_print("http-reply: ready\n");
     power_report_ready();
-    for (;;) {
-        while (net_receive(&frame)) {
-            ethernet_input(&frame);
-            net_recycle(&frame);
-        }
-        net_flush();
-        net_wait();
-    }
+    serve();
 }
