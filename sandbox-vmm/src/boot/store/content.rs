@@ -193,6 +193,7 @@ fn copy_blocks(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use vm_memory::GuestMemoryRegion;
 
     use super::*;
@@ -290,5 +291,45 @@ mod tests {
             ],
             [7, 0, 0, 7]
         );
+    }
+
+    /// Up to four segments of a mostly empty file, for memory from 1 MiB on.
+    fn segments() -> impl Strategy<Value = Vec<Segment>> {
+        let one = (0..FILE_SIZE, 0..MEMORY_SIZE, 1..MEMORY_SIZE).prop_map(|(file_offset, address, size)| {
+            let size = size.min(FILE_SIZE - file_offset).min(MEMORY_SIZE - address);
+            segment(file_offset, address, size)
+        });
+        proptest::collection::vec(one, 1..5)
+    }
+
+    const FILE_SIZE: u64 = 4 << 20;
+    const MEMORY_SIZE: u64 = 6 << 20;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn content_is_what_the_segments_say(
+            segments in segments(),
+            written in proptest::collection::vec((0..FILE_SIZE, 1u8..), 0..20),
+        ) {
+            let mut file = vec![0; FILE_SIZE as usize];
+            for (position, byte) in written {
+                file[position as usize] = byte;
+            }
+            let mut expected = vec![0; MEMORY_SIZE as usize];
+            for segment in &segments {
+                let target = segment.address as usize..(segment.address + segment.file_size) as usize;
+                let source = segment.file_offset as usize..(segment.file_offset + segment.file_size) as usize;
+                expected[target].copy_from_slice(&file[source]);
+            }
+            let content = Content::read(Source::Bytes(&file), &segments).unwrap();
+            for placement in [Placement::Mapped, Placement::Copied] {
+                let memory = memory(8 << 20);
+                content.put(1 << 20, &memory, placement, "the content").unwrap();
+                let mut loaded = vec![0; MEMORY_SIZE as usize];
+                memory.read_slice(&mut loaded, GuestAddress(1 << 20)).unwrap();
+                prop_assert!(loaded == expected);
+            }
+        }
     }
 }
