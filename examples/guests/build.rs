@@ -94,7 +94,10 @@ fn sources(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
     for entry in directory.read_dir().map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "c" || extension == "S") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "c" || extension == "S")
+        {
             found.push(path);
         }
     }
@@ -107,14 +110,21 @@ fn compile(source: &Path, output: &Path) -> Result<PathBuf, String> {
     let name = source.to_string_lossy().replace('/', "-");
     let object = output.join(format!("{name}.o"));
     let mut gcc = Command::new("gcc");
-    gcc.args(COMPILER_FLAGS).arg("-I.").arg("-c").arg(source).arg("-o").arg(&object);
+    gcc.args(COMPILER_FLAGS)
+        .arg("-I.")
+        .arg("-c")
+        .arg(source)
+        .arg("-o")
+        .arg(&object);
     run(gcc, source.as_os_str())?;
     Ok(object)
 }
 
 fn link(program: &Path, shared: &[PathBuf], image: &Path) -> Result<(), String> {
     let mut gcc = Command::new("gcc");
-    gcc.args(COMPILER_FLAGS).args(LINKER_FLAGS).arg(format!("-Wl,-T,{LINKER_SCRIPT}"));
+    gcc.args(COMPILER_FLAGS)
+        .args(LINKER_FLAGS)
+        .arg(format!("-Wl,-T,{LINKER_SCRIPT}"));
     gcc.arg(program).args(shared).arg("-o").arg(image);
     run(gcc, image.as_os_str())
 }
@@ -122,9 +132,7 @@ fn link(program: &Path, shared: &[PathBuf], image: &Path) -> Result<(), String> 
 /// Runs gcc, passes its warnings on, and explains its failure.
 fn run(mut gcc: Command, what: &OsStr) -> Result<(), String> {
     let result = gcc.output().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            "gcc is missing, and the guests are written in C: apt-get install gcc".to_owned()
-        }
+        io::ErrorKind::NotFound => "gcc is missing, and the guests are written in C: apt-get install gcc".to_owned(),
         _ => format!("gcc cannot be run: {error}"),
     })?;
     let messages = String::from_utf8_lossy(&result.stderr);

@@ -4,6 +4,7 @@
  */
 #include "machine/memory.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 void *memcpy(void *restrict destination, const void *restrict source, size_t length)
@@ -42,12 +43,11 @@ void *memset(void *destination, int value, size_t length)
 
 int memcmp(const void *left, const void *right, size_t length)
 {
-    const uint8_t *a = left;
-    const uint8_t *b = right;
+    bool above;
+    bool below;
 
-    for (size_t i = 0; i < length; i++) {
-        if (a[i] != b[i])
-            return a[i] < b[i] ? -1 : 1;
-    }
-    return 0;
+    if (length == 0)
+        return 0;
+    __asm__ volatile("repe cmpsb" : "+S"(left), "+D"(right), "+c"(length), "=@cca"(above), "=@ccb"(below) : : "memory");
+    return above - below;
 }

@@ -2,6 +2,7 @@
 
 #include <stdbool.h>
 
+#include "machine/memory.h"
 #include "net/arp.h"
 #include "net/ipv4.h"
 
@@ -14,7 +15,7 @@ const struct ethernet_address *ethernet_own_address(void)
 
 static bool same_address(const struct ethernet_address *left, const struct ethernet_address *right)
 {
-    return __builtin_memcmp(left, right, sizeof *left) == 0;
+    return memcmp(left, right, sizeof *left) == 0;
 }
 
 void ethernet_input(const struct net_received *frame)

@@ -75,7 +75,7 @@ static bool take_request_line(struct http_exchange *exchange, struct line line)
         return true;
     }
     if (line_length(line) < sizeof "X / HTTP/1.1" - 1 ||
-        __builtin_memcmp(minor - version_length, version, version_length) != 0)
+        memcmp(minor - version_length, version, version_length) != 0)
         return false;
     if (*minor < '0' || *minor > '9')
         return false;

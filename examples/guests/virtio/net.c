@@ -59,7 +59,7 @@ bool net_receive(struct net_received *frame)
     const struct net_header *header;
 
     do {
-        if (packets_prepare(&port) == NULL || !packets_receive(&port, &frame->packet))
+        if (!packets_can_send(&port) || !packets_receive(&port, &frame->packet))
             return false;
         if (frame->packet.length >= sizeof *header)
             break;
@@ -102,5 +102,5 @@ void net_flush(void)
 
 void net_wait(void)
 {
-    packets_wait(&port, packets_prepare(&port) == NULL ? PACKETS_SENT : PACKETS_RECEIVED);
+    packets_wait(&port, packets_can_send(&port) ? PACKETS_RECEIVED : PACKETS_SENT);
 }

@@ -62,14 +62,19 @@ static void reclaim(struct packet_port *port)
     virtqueue_disable_interrupts(&port->transmit.queue);
 }
 
-uint8_t *packets_prepare(struct packet_port *port)
+bool packets_can_send(struct packet_port *port)
 {
     if (port->free_count == 0) {
         packets_flush(port);
         reclaim(port);
-        if (port->free_count == 0)
-            return NULL;
     }
+    return port->free_count != 0;
+}
+
+uint8_t *packets_prepare(struct packet_port *port)
+{
+    if (!packets_can_send(port))
+        return NULL;
     return port->transmit.buffers[port->free_ids[port->free_count - 1]].bytes;
 }
 

@@ -50,6 +50,9 @@ bool packets_add_queues(struct packet_port *port);
 bool packets_receive(struct packet_port *port, struct received_packet *packet);
 void packets_recycle(struct packet_port *port, const struct received_packet *packet);
 
+/* Whether packets_prepare() would give a buffer. */
+bool packets_can_send(struct packet_port *port);
+
 /*
  * The buffer of the next packet to send, or NULL while the device holds them all. Asking again before packets_send()
  * gives the same buffer.
