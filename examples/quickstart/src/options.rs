@@ -1,0 +1,113 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
+
+use crate::linux::LinuxFiles;
+
+const USAGE: &str = "\
+usage: quickstart [web] [--json FILE]
+       quickstart linux --kernel FILE --initrd FILE --marker TEXT [--mask FEATURE]… [--json FILE]
+
+  web                boot a web server and fetch its page; needs root for its network interface
+  linux              boot a Linux kernel until it powers off
+    --kernel FILE    bzImage or uncompressed ELF
+    --initrd FILE    initial RAM disk, whose init powers off
+    --marker TEXT    what it prints on the console when it is up
+    --mask FEATURE   hide a CPU feature from it, by the name in /proc/cpuinfo; repeatable
+    --json FILE      write the result and the timeline";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What to boot.
+    pub guest: Guest,
+    /// Where the result goes as JSON.
+    pub json: Option<PathBuf>,
+}
+
+/// The guests of this program.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// The web server.
+    Web,
+    /// Linux.
+    Linux(LinuxFiles),
+}
+
+impl Options {
+    /// Reads the arguments.
+    pub fn parse(mut arguments: lexopt::Parser) -> Result<Self> {
+        let mut guest = None;
+        let (mut kernel, mut initrd, mut marker, mut json) = (None, None, None, None);
+        let mut mask = Vec::new();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Value(word) if guest.is_none() => guest = Some(word.string()?),
+                Long("kernel") => kernel = Some(PathBuf::from(arguments.value()?)),
+                Long("initrd") => initrd = Some(PathBuf::from(arguments.value()?)),
+                Long("marker") => marker = Some(arguments.value()?.string()?),
+                Long("mask") => mask.push(arguments.value()?.string()?),
+                Long("json") => json = Some(PathBuf::from(arguments.value()?)),
+                Short('h') | Long("help") => bail!("{USAGE}"),
+                other => bail!("{}\n{USAGE}", other.unexpected()),
+            }
+        }
+        let guest = match guest.as_deref() {
+            None | Some("web") => Guest::Web,
+            Some("linux") => Guest::Linux(LinuxFiles {
+                kernel: kernel.context("linux needs --kernel FILE")?,
+                initrd: initrd.context("linux needs --initrd FILE")?,
+                marker: marker.context("linux needs --marker TEXT")?,
+                mask,
+            }),
+            Some(other) => bail!("there is no guest {other}\n{USAGE}"),
+        };
+        Ok(Self { guest, json })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Options> {
+        Options::parse(lexopt::Parser::from_args(arguments))
+    }
+
+    #[test]
+    fn the_web_server_needs_no_arguments() {
+        let expected = Options {
+            guest: Guest::Web,
+            json: None,
+        };
+        assert_eq!(parsed(&[]).unwrap(), expected);
+        assert_eq!(parsed(&["web"]).unwrap(), expected);
+    }
+
+    #[test]
+    fn linux_needs_its_files() {
+        let options = parsed(&[
+            "linux", "--kernel", "k", "--initrd", "i", "--marker", "m", "--mask", "avx",
+        ])
+        .unwrap();
+        let files = LinuxFiles {
+            kernel: "k".into(),
+            initrd: "i".into(),
+            marker: "m".to_owned(),
+            mask: vec!["avx".to_owned()],
+        };
+        assert_eq!(options.guest, Guest::Linux(files));
+        let error = parsed(&["linux", "--kernel", "k"]).unwrap_err();
+        assert!(error.to_string().contains("--initrd"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for arguments in [&["windows"][..], &["web", "web"], &["--no-such-option"]] {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
+    }
+}
