@@ -3,6 +3,7 @@
 mod archive;
 mod assets;
 mod cache;
+mod demo;
 mod elf;
 mod ext4;
 mod host_kind;
@@ -28,6 +29,11 @@ struct Subcommand {
 }
 
 const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand {
+        name: "demo",
+        usage: demo::USAGE,
+        main: demo::main,
+    },
     Subcommand {
         name: "test",
         usage: test::USAGE,

@@ -28,7 +28,7 @@ const DRIVERS: [&str; 8] = [
 ];
 
 /// Builds `marker.cpio`: an init that prints a line and ends the machine.
-pub(super) fn build_marker(output: &Path) -> Result<()> {
+pub(crate) fn build_marker(output: &Path) -> Result<()> {
     let key = Key::default().bytes("marker-init.c", MARKER_SOURCE);
     cache::build(output, &key, |path| {
         let program = super::c_program("marker-init", MARKER_SOURCE)?;

@@ -32,6 +32,7 @@ use crate::scratch::Scratch;
 use crate::workspace::Workspace;
 
 pub(crate) use busybox::{PACKAGE as BUSYBOX, add as add_busybox, applets, program as busybox};
+pub(crate) use initramfs::build_marker;
 pub(crate) use kernel::{Flavour, Kernel};
 pub(crate) use modules::add as add_modules;
 

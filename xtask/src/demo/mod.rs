@@ -1,0 +1,152 @@
+//! `cargo xtask demo`: what the SDK does, shown on this machine, or in the
+//! emulated KVM host where this machine cannot.
+//!
+//! The guests are booted by `examples/quickstart`; this command brings it to
+//! where it can run.
+
+mod place;
+mod quickstart;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use lexopt::prelude::*;
+use serde_json::{Value, json};
+
+use crate::scratch::Scratch;
+use crate::workspace::Workspace;
+
+use place::{Abilities, Place};
+use quickstart::{Part, Quickstart};
+
+/// What `cargo xtask help` says about it.
+pub(crate) const USAGE: &str = "\
+demo [OPTIONS]                   boot a web server in a micro-VM, fetch its page, show the timeline
+    --linux             boot stock Debian Linux as well
+    --json FILE         write result and timeline to FILE too
+    --emulated          use the emulated host, whatever this machine can do";
+
+/// What the command line asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    linux: bool,
+    emulated: bool,
+    json: Option<PathBuf>,
+}
+
+/// Runs the parts of the demo; the status tells whether all of them went well.
+pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<ExitCode> {
+    let options = parse(arguments)?;
+    // First of all: this boots a guest too, and right behind the end of a
+    // guest the kernel takes longer to set up the next one.
+    let abilities = match options.emulated {
+        true => Abilities::unused("--emulated was given"),
+        false => Abilities::of_this_machine(),
+    };
+    let quickstart = Quickstart::build(workspace)?;
+    let mut parts = vec![Part::web()];
+    if options.linux {
+        parts.push(Part::linux(workspace)?);
+    }
+    let mut results = Vec::new();
+    let mut all_well = true;
+    for part in &parts {
+        let result = show(workspace, &quickstart, part, &abilities)?;
+        all_well &= result.get("failed").is_none();
+        results.push(result);
+    }
+    if let Some(file) = &options.json {
+        write_json(file, results)?;
+    }
+    Ok(match all_well {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn parse(mut arguments: lexopt::Parser) -> Result<Options> {
+    let mut options = Options::default();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("linux") => options.linux = true,
+            Long("emulated") => options.emulated = true,
+            Long("json") => options.json = Some(arguments.value()?.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(options)
+}
+
+/// Shows one part where it can be shown, and returns what came of it.
+fn show(workspace: &Workspace, quickstart: &Quickstart, part: &Part, abilities: &Abilities) -> Result<Value> {
+    let scratch = Scratch::below(&workspace.target().join("xtask"), "demo")?;
+    let file = scratch.path().join("part.json");
+    println!("== {}", part.title);
+    let place = abilities.place_for(part.needs);
+    let status = match &place {
+        Place::Here => {
+            println!(
+                "   on this machine's /dev/kvm ({}: {})",
+                abilities.kind.name(),
+                abilities.kvm_reason
+            );
+            quickstart.run_here(part, &file)?
+        }
+        Place::Emulated { reason } => {
+            println!("   in the emulated KVM host, because {reason}");
+            println!("   (a processor in software: every time below is a multiple of what hardware takes)");
+            if abilities.root_could_run(part.needs) {
+                println!(
+                    "   to see it on this machine's /dev/kvm, run as root: {}",
+                    quickstart.command_line(part)
+                );
+            }
+            quickstart.run_emulated(workspace, part, scratch.path())?
+        }
+    };
+    let mut result = match fs::read(&file) {
+        Ok(json) => serde_json::from_slice(&json).context("the quickstart wrote no JSON")?,
+        Err(_) => json!({"guest": part.guest}),
+    };
+    result["where"] = place.name().into();
+    if let Some(failure) = status {
+        println!("   FAILED: {failure}");
+        result["failed"] = failure.into();
+    }
+    Ok(result)
+}
+
+/// Writes one object with all parts.
+fn write_json(file: &Path, parts: Vec<Value>) -> Result<()> {
+    let text = format!("{:#}\n", json!({"demo": parts}));
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Options> {
+        parse(lexopt::Parser::from_args(arguments))
+    }
+
+    #[test]
+    fn options_are_read() {
+        assert_eq!(parsed(&[]).unwrap(), Options::default());
+        let all = Options {
+            linux: true,
+            emulated: true,
+            json: Some("file".into()),
+        };
+        assert_eq!(parsed(&["--linux", "--json", "file", "--emulated"]).unwrap(), all);
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        for arguments in [&["--windows"][..], &["linux"], &["--json"]] {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
+    }
+}
