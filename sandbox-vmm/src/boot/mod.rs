@@ -1,9 +1,9 @@
 //! Kernels: what kind of file one is, where it goes in guest memory, and how it is entered.
 //!
 //! The way of a kernel: [`store::KernelStore`] reads and checks the file once ([`image`]) and keeps what is loaded of
-//! it; [`load::load`] puts it into a guest's memory, [`initrd::load_stored`] the initial RAM disk; [`prepare`] writes what the
-//! boot protocol hands over (command line, memory map, tables) and returns the [`Entry`], which turns into the first
-//! vCPU's registers. Nothing here calls KVM.
+//! it; [`load::load`] puts it into a guest's memory, [`initrd::load_stored`] the initial RAM disk; [`prepare`] writes
+//! what the boot protocol hands over (command line, memory map, tables) and returns the [`Entry`], which turns into the
+//! first vCPU's registers. Nothing here calls KVM.
 
 pub mod cmdline;
 mod error;
