@@ -63,7 +63,8 @@ pub enum BootError {
     InitrdEmpty,
     /// The initrd does not fit between the kernel and the end of the memory that it may lie in.
     #[error(
-        "the initrd has {size} bytes, and {room} bytes are free behind the kernel: give the guest more memory or a smaller initrd"
+        "the initrd has {size} bytes, and {room} bytes are free behind the kernel: give the guest more memory or \
+         a smaller initrd"
     )]
     InitrdTooLarge {
         /// Size of the initrd in bytes.

@@ -56,7 +56,8 @@ pub enum ImageError {
     Read(#[source] std::io::Error),
     /// A segment lies behind the memory that kernels can be put into.
     #[error(
-        "the kernel reaches up to {end:#x}, and memory for kernels ends at {limit:#x}: link it to a lower physical address"
+        "the kernel reaches up to {end:#x}, and memory for kernels ends at {limit:#x}: link it to a lower \
+         physical address"
     )]
     TooHigh {
         /// First address behind the kernel.
