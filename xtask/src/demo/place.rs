@@ -47,6 +47,9 @@ pub(super) struct Abilities {
     network_obstacle: Option<String>,
     /// This user is not root, and root would find a KVM.
     root_has_kvm: bool,
+    /// The processor has virtualisation, so that KVM, once it can be opened,
+    /// is a complete one.
+    virtualisation: bool,
 }
 
 impl Abilities {
@@ -58,6 +61,7 @@ impl Abilities {
             kvm_reason,
             network_obstacle: network_obstacle(),
             root_has_kvm: !is_root() && fs::exists("/dev/kvm").unwrap_or(false),
+            virtualisation: has_virtualisation(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
         }
     }
 
@@ -68,13 +72,13 @@ impl Abilities {
             kvm_reason: reason.to_owned(),
             network_obstacle: None,
             root_has_kvm: false,
+            virtualisation: false,
         }
     }
 
-    /// Whether root might run here what this user cannot. Nobody knows what
-    /// a KVM can do that could not be opened.
+    /// Whether root can run here what this user cannot.
     pub(super) fn root_could_run(&self, needs: Needs) -> bool {
-        self.root_has_kvm && !(needs.complete_kvm && self.kind == HostKind::Software)
+        self.root_has_kvm && (self.virtualisation || !needs.complete_kvm)
     }
 
     /// Where a part with these needs runs.
@@ -114,6 +118,12 @@ fn has_capability(status: &str, number: u32) -> bool {
     set.is_some_and(|set| set & (1 << number) != 0)
 }
 
+/// Whether `/proc/cpuinfo` shows VT-x or SVM.
+fn has_virtualisation(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
+    flags.is_some_and(|line| line.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm")))
+}
+
 fn is_root() -> bool {
     // SAFETY: geteuid takes no arguments, touches no memory and cannot fail.
     unsafe { libc::geteuid() == 0 }
@@ -138,6 +148,7 @@ mod tests {
             kvm_reason: "KVM is so".to_owned(),
             network_obstacle: network_obstacle.map(str::to_owned),
             root_has_kvm: true,
+            virtualisation: kind == HostKind::Hardware,
         }
     }
 
@@ -173,8 +184,14 @@ mod tests {
         let software = machine(HostKind::Software, Some("no"));
         assert!(software.root_could_run(WEB));
         assert!(!software.root_could_run(LINUX));
-        assert!(machine(HostKind::Missing, None).root_could_run(LINUX));
+        assert!(machine(HostKind::Hardware, Some("no")).root_could_run(LINUX));
         assert!(!Abilities::unused("told").root_could_run(WEB));
+    }
+
+    #[test]
+    fn virtualisation_is_read_from_the_flags() {
+        assert!(has_virtualisation("processor\t: 0\nflags\t\t: fpu vmx sse\n"));
+        assert!(!has_virtualisation("model name\t: svm\nflags\t\t: fpu svm_lock\n"));
     }
 
     #[test]
