@@ -56,3 +56,22 @@ pub fn run(runtime: &Runtime) -> Result<Life> {
         interface: Some(interface),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_readme_shows_these_very_lines() {
+        let readme = include_str!("../../../README.md");
+        let (_, rest) = readme.split_once("```rust\n").unwrap();
+        let (sample, _) = rest.split_once("```").unwrap();
+        let own: Vec<&str> = include_str!("web.rs")
+            .lines()
+            .map(|line| line.strip_prefix("    ").unwrap_or(line))
+            .collect();
+        assert!(sample.lines().count() > 10);
+        assert!(
+            own.join("\n").contains(sample.trim_end()),
+            "this is not in web.rs:\n{sample}"
+        );
+    }
+}
