@@ -101,7 +101,9 @@ mod tests {
             let (gate, done) = (Arc::clone(&gate), Arc::clone(&done));
             std::thread::spawn(move || (gate.wait(None), done.load(Ordering::Relaxed)))
         };
-        let count = || drop(done.fetch_add(1, Ordering::Relaxed));
+        let count = || {
+            done.fetch_add(1, Ordering::Relaxed);
+        };
         assert!(gate.open_after(7, count));
         assert!(!gate.open_after(8, count));
         assert_eq!(waiter.join().unwrap(), (Some(7), 1));

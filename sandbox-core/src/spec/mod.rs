@@ -103,11 +103,11 @@ pub enum Isolation {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HugePages {
-    /// Transparent huge pages for Linux guests of 64 MiB and more, which touch most of what they have; small pages for
-    /// the others, whose few touched pages would each become 2 MiB.
+    /// Transparent huge pages for Linux guests of 64 MiB and more, which touch most of what they have and are up sooner
+    /// with them; small pages for the others, whose few touched pages would each become 2 MiB.
     #[default]
     Auto,
-    /// Small pages.
+    /// Small pages: a Linux guest's first instruction comes sooner, it is up later, and it takes less memory.
     Never,
     /// Transparent huge pages.
     Transparent,

@@ -23,7 +23,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::acpi::{AcpiConfig, EventDevice, GENERATION_ID_START, TableCache, VirtioNode};
 use crate::boot::cmdline::{CommandLine, virtio_mmio_token};
-use crate::boot::store::{InitrdStore, KernelStore, StoredInitrd, StoredKernel};
+use crate::boot::store::{InitrdStore, KernelStore, Placement, StoredInitrd, StoredKernel};
 use crate::boot::{self, BootError, BootParameters, Entry, Protocol};
 use crate::devices::legacy::{LegacyDevices, SERIAL_GSI};
 use crate::devices::mmio_bus::MmioBus;
@@ -118,11 +118,13 @@ pub fn assemble(
 
     let vm = host.create_vm()?;
     recorder.record(Phase::VmCreated);
-    let memory = GuestMemory::new(spec.memory, huge_pages(spec, &plan), spec.track_dirty)?;
+    let huge_pages = huge_pages(spec, &plan);
+    let memory = GuestMemory::new(spec.memory, huge_pages, spec.track_dirty)?;
     let vm = Arc::new(Vm::new(vm, memory.clone(), plan.chipset, spec.track_dirty)?);
     recorder.record(Phase::MemoryMapped);
     let handover = Handover {
         kernel: &kernel,
+        placement: kernel_placement(huge_pages),
         initrd: initrd.as_deref(),
         cmdline: &cmdline,
         slots: devices.slots(),
@@ -229,9 +231,20 @@ fn huge_pages(spec: &SandboxSpec, plan: &BootPlan<'_>) -> HugePages {
     }
 }
 
+/// A kernel in huge pages is copied: a mapped page can only be a small one, and Linux rewrites most of its own text when
+/// it starts, at the price of several page faults for each. In small pages it is mapped: the first instruction comes
+/// sooner, and what is not written is shared.
+fn kernel_placement(huge_pages: HugePages) -> Placement {
+    match huge_pages {
+        HugePages::Never => Placement::Mapped,
+        HugePages::Transparent => Placement::Copied,
+    }
+}
+
 /// What goes into guest memory before it runs.
 struct Handover<'a> {
     kernel: &'a StoredKernel,
+    placement: Placement,
     initrd: Option<&'a StoredInitrd>,
     cmdline: &'a CommandLine,
     slots: &'a [Slot],
@@ -247,7 +260,7 @@ fn load(
 ) -> Result<Entry> {
     let failed = |error| boot_error(error, &fields(plan));
     let image = handover.kernel.image();
-    boot::load::load(handover.kernel, memory).map_err(failed)?;
+    boot::load::load_with(handover.kernel, memory, handover.placement).map_err(failed)?;
     let initrd = handover
         .initrd
         .map(|initrd| boot::initrd::load_stored(initrd, image, memory));

@@ -15,10 +15,6 @@ const DEBUG_EXIT_PORT: u16 = 0x501;
 pub(super) struct Bare;
 
 impl Dialect for Bare {
-    fn name(&self) -> &'static str {
-        "bare"
-    }
-
     fn plan<'a>(&self, spec: &'a SandboxSpec) -> Result<BootPlan<'a>> {
         let GuestSpec::Unikernel(guest) = &spec.guest else {
             return Err(Error::unsupported("guest", "the bare dialect runs unikernel guests"));

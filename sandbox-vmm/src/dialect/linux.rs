@@ -12,10 +12,6 @@ use crate::machine::vm::Chipset;
 pub(super) struct Linux;
 
 impl Dialect for Linux {
-    fn name(&self) -> &'static str {
-        "linux"
-    }
-
     fn plan<'a>(&self, spec: &'a SandboxSpec) -> Result<BootPlan<'a>> {
         let GuestSpec::Linux(guest) = &spec.guest else {
             return Err(Error::unsupported("guest", "the Linux dialect runs linux guests"));

@@ -49,9 +49,6 @@ pub struct BootPlan<'a> {
 
 /// A family of guests.
 pub trait Dialect: Sync {
-    /// Short name.
-    fn name(&self) -> &'static str;
-
     /// What this guest wants.
     ///
     /// # Errors

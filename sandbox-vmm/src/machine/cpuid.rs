@@ -183,7 +183,7 @@ mod tests {
             ..Default::default()
         };
         CpuId::from_entries(&[
-            entry(0x1, 0, 0x1234_0800, u32::MAX & !TSC_DEADLINE, u32::MAX),
+            entry(0x1, 0, 0x1234_0800, !TSC_DEADLINE, u32::MAX),
             entry(0x7, 0, u32::MAX, 0, 0),
             entry(0xb, 9, 9, 9, 9),
             entry(HYPERVISOR_BASE, 0x4000_0001, 1, 2, 3),
@@ -236,7 +236,7 @@ mod tests {
             ..Default::default()
         };
         let cpuid = CpuidTemplate::new(&supported(), &config).unwrap().for_vcpu(0).unwrap();
-        assert_eq!(leaf(&cpuid, 7, 0).ebx, u32::MAX & !(1 << 5));
+        assert_eq!(leaf(&cpuid, 7, 0).ebx, !(1u32 << 5));
         let unknown = ["warp-drive".to_owned()];
         let config = CpuidConfig {
             mask: &unknown,

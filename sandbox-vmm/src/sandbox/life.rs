@@ -6,6 +6,7 @@
 //! does not wait for the kernel.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -261,14 +262,18 @@ impl Life {
         Ok(())
     }
 
-    /// A vCPU thread's work.
+    /// A vCPU thread's work. It departs however its guest code ends, by a panic in a device's handler as well: the
+    /// embedder lives on, and whoever waits for this sandbox hears of it.
     fn serve(&self, mut vcpu: Vcpu, machine: &Machine) {
-        // However this ends, by a panic in a device's handler as well, the thread departs.
-        let _departure = Departure(self);
-        match vcpu.run(machine, &self.crew, self, self.signal) {
-            Ok(Some(exit)) => self.end(exit),
-            Ok(None) => {}
-            Err(error) => self.end(host_fault(format!("the vCPU thread could not be set up ({error})"))),
+        let run = catch_unwind(AssertUnwindSafe(|| vcpu.run(machine, &self.crew, self, self.signal)));
+        match run {
+            Ok(Ok(Some(exit))) => self.end(exit),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => self.end(host_fault(format!("the vCPU thread could not be set up ({error})"))),
+            Err(_) => self.end(host_fault("a device's handler panicked".to_owned())),
+        }
+        if self.crew.depart() {
+            self.publish_end();
         }
     }
 
@@ -364,20 +369,6 @@ impl PendingTeardown for Life {
 struct Team {
     event_loop: Option<EventLoop>,
     helpers: Vec<JoinHandle<()>>,
-}
-
-/// A vCPU thread's presence in the crew.
-struct Departure<'a>(&'a Life);
-
-impl Drop for Departure<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.end(host_fault("a device's handler panicked".to_owned()));
-        }
-        if self.0.crew.depart() {
-            self.0.publish_end();
-        }
-    }
 }
 
 fn host_fault(what: String) -> Exit {

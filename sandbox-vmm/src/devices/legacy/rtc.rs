@@ -72,7 +72,7 @@ fn register(index: u8, now: u64) -> u8 {
 
 /// Two decimal digits in one byte.
 fn decimal(value: u64) -> u8 {
-    ((value / 10 % 10) << 4 | value % 10) as u8
+    (((value / 10 % 10) << 4) | (value % 10)) as u8
 }
 
 /// Year, month and day of the proleptic Gregorian calendar, by counting in 400-year eras that begin on a 1 March, so
