@@ -1,0 +1,91 @@
+//! Nothing is left behind. One test alone in its program, because it counts what the whole process holds.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod support;
+
+use std::fs;
+
+use support::{PATIENCE, bare, created};
+
+/// What this process holds.
+#[derive(Clone, Copy, Debug)]
+struct Holdings {
+    descriptors: usize,
+    threads: usize,
+    mappings: usize,
+    resident: usize,
+}
+
+fn holdings() -> Holdings {
+    let status = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = status.split(' ').nth(1).unwrap().parse().unwrap();
+    Holdings {
+        descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
+        threads: fs::read_dir("/proc/self/task").unwrap().count(),
+        mappings: fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
+        resident: pages * 4096,
+    }
+}
+
+/// One sandbox, ended in one of the ways that there are.
+fn live_and_die(round: usize) {
+    let sandbox = match round % 4 {
+        0 => created(&bare("hello", &[])),
+        1 => {
+            let sandbox = created(&bare("hello", &[]));
+            sandbox.start().unwrap();
+            sandbox.wait(Some(PATIENCE)).unwrap();
+            sandbox
+        }
+        2 => {
+            let mut spec = bare("endings", &["end=spin"]);
+            spec.limits.deadline_ms = Some(600_000);
+            spec.vcpus = 2;
+            let sandbox = created(&spec);
+            sandbox.start().unwrap();
+            sandbox
+        }
+        _ => {
+            let sandbox = created(&bare("endings", &["end=halt"]));
+            sandbox.start().unwrap();
+            sandbox.pause().unwrap();
+            sandbox
+        }
+    };
+    if round % 8 < 4 {
+        let teardown = sandbox.teardown();
+        drop(sandbox);
+        teardown.wait(PATIENCE).unwrap();
+    } else {
+        drop(sandbox);
+    }
+}
+
+/// Sandboxes that were dropped without waiting are gone when no thread of theirs is left.
+fn await_threads(expected: usize) {
+    let started = std::time::Instant::now();
+    while holdings().threads > expected {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{:?} with {expected} threads expected",
+            holdings()
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn two_hundred_sandboxes_leave_nothing_behind() {
+    let at_first = holdings();
+    // Fills the caches that live as long as the process: kernel store, allocator, thread stacks.
+    (0..16).for_each(live_and_die);
+    await_threads(at_first.threads);
+    let before = holdings();
+    (0..200).for_each(live_and_die);
+    await_threads(before.threads);
+    let after = holdings();
+    assert_eq!(after.descriptors, before.descriptors, "{before:?} {after:?}");
+    assert_eq!(after.threads, before.threads, "{before:?} {after:?}");
+    assert!(after.mappings <= before.mappings + 8, "{before:?} {after:?}");
+    assert!(after.resident <= before.resident + (1 << 20), "{before:?} {after:?}");
+}

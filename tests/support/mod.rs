@@ -1,0 +1,154 @@
+//! What the tests of the public interface share.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+pub mod linux;
+pub mod network;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sandbox::spec::{GuestSpec, Isolation, UnikernelFamily, UnikernelGuest};
+use sandbox::{Runtime, Sandbox, SandboxSpec};
+
+/// Longer than anything here takes, on a machine that emulates another one and is busy besides.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One runtime for all tests of a program, as an embedder has it.
+pub fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(Runtime::new)
+}
+
+/// A folder that goes with the value.
+pub struct TempFolder(PathBuf);
+
+impl TempFolder {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("sandbox-test-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file of this content.
+    pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The file of one of the project's own guests.
+pub fn guest(name: &str) -> PathBuf {
+    static GUESTS: OnceLock<TempFolder> = OnceLock::new();
+    let folder = GUESTS.get_or_init(|| {
+        let folder = TempFolder::new();
+        sandbox_guests::write_to(folder.path()).unwrap();
+        folder
+    });
+    let path = folder.path().join(name);
+    assert!(path.is_file(), "there is no guest {name}");
+    path
+}
+
+/// A spec for one of the project's own guests with these arguments, for a short life in little memory.
+pub fn bare(name: &str, arguments: &[&str]) -> SandboxSpec {
+    let mut spec = SandboxSpec::new(GuestSpec::Unikernel(UnikernelGuest {
+        image: guest(name),
+        family: UnikernelFamily::Bare,
+        args: arguments.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }));
+    spec.isolation = Isolation::InProcess;
+    spec.memory = 16 << 20;
+    spec
+}
+
+/// Made and started.
+pub fn started(spec: &SandboxSpec) -> Box<dyn Sandbox> {
+    let sandbox = created(spec);
+    sandbox.start().unwrap();
+    sandbox
+}
+
+/// Made.
+pub fn created(spec: &SandboxSpec) -> Box<dyn Sandbox> {
+    match runtime().create(spec) {
+        Ok(sandbox) => sandbox,
+        Err(error) => panic!("{}", error.report()),
+    }
+}
+
+/// The console's output up to now, as text.
+pub fn console_text(sandbox: &dyn Sandbox) -> String {
+    String::from_utf8_lossy(&sandbox.console().read_from(0).bytes).into_owned()
+}
+
+/// Waits for `marker` on the console.
+pub fn await_console(sandbox: &dyn Sandbox, marker: &str) {
+    let found = sandbox.console().wait_for(marker.as_bytes(), 0, PATIENCE);
+    assert!(found.is_some(), "no {marker:?} in: {}", console_text(sandbox));
+}
+
+/// True on a host whose KVM executes every instruction. Where it does not, says that this test was skipped.
+pub fn has_complete_kvm() -> bool {
+    let complete = runtime().probe().iter().any(|(name, probe)| {
+        let complete = probe
+            .facts
+            .iter()
+            .any(|(fact, value)| fact == "kvm" && value == "complete");
+        *name == "kvm" && complete
+    });
+    if !complete {
+        skip("needs a KVM that executes every instruction");
+    }
+    complete
+}
+
+/// True when the kernels and disks that tests boot are there. Where not, says that this test was skipped.
+pub fn assets() -> Option<PathBuf> {
+    let folder = std::env::var_os("SANDBOX_TEST_ASSETS").map(PathBuf::from);
+    if folder.is_none() {
+        skip("needs the assets that cargo xtask test builds");
+    }
+    folder
+}
+
+/// Says that the running test was skipped, and why.
+pub fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("unnamed");
+    eprintln!("skipped {name}: {reason}");
+    if let Some(path) = std::env::var_os("SANDBOX_SKIP_FILE") {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{name}\t{reason}").unwrap();
+    }
+}
+
+/// Masks what the emulated KVM host gets wrong: it does not see a guest's `xsetbv`. Does nothing on other hosts.
+pub fn mask_extended_state(spec: &mut SandboxSpec) {
+    // The signature of QEMU's own emulation, where there is a hypervisor.
+    let leaf = std::arch::x86_64::__cpuid(0x4000_0000);
+    if leaf.ebx.to_le_bytes() != *b"TCGT" {
+        return;
+    }
+    let features = [
+        "xsave", "xsaveopt", "xsavec", "xgetbv1", "xsaves", "avx", "avx2", "fma", "f16c",
+    ];
+    spec.cpu.mask.extend(features.map(String::from));
+}
