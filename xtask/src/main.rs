@@ -2,6 +2,7 @@
 
 mod archive;
 mod assets;
+mod bench;
 mod cache;
 mod demo;
 mod elf;
@@ -43,6 +44,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         name: "soak",
         usage: test::SOAK_USAGE,
         main: test::soak,
+    },
+    Subcommand {
+        name: "bench",
+        usage: bench::USAGE,
+        main: bench::main,
     },
     Subcommand {
         name: "kvm-host",

@@ -1,0 +1,219 @@
+//! `cargo xtask bench`: builds the measuring program and the floor, and runs them on this machine's KVM and in the
+//! emulated host, where processor time is a count of instructions.
+
+mod before_run;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
+
+use crate::assets::Assets;
+use crate::host_kind::{self, HostKind};
+use crate::kvm_host::{self, Carried, Ending, HostRun};
+use crate::packages::{self, Package};
+use crate::process;
+use crate::workspace::Workspace;
+
+/// What `cargo xtask help` says about it.
+pub(crate) const USAGE: &str = "\
+bench NAME [OPTIONS]             measure: cold-start or data-path
+    --json FILE         write one JSON object per line
+    --rounds N          rounds on this machine (default 30); a fifth of it in the emulated host
+    --native-only       leave the emulated host out
+    --emulated-only     leave this machine's own KVM out";
+
+const PACKAGES: [Package; 3] = [
+    Package {
+        name: "qemu-system-x86",
+        why: "is the peer that cold starts are compared with",
+    },
+    Package {
+        name: "gcc",
+        why: "compiles the floor program",
+    },
+    Package {
+        name: "strace",
+        why: "counts system calls before a guest runs",
+    },
+];
+
+/// What QEMU needs beside its program and libraries, where Debian puts it.
+const QEMU_DATA: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
+/// Memory for a host in which QEMU and a Linux guest run side by side, in MiB.
+const HOST_MEMORY: u64 = 3000;
+const JSON_NAME: &str = "bench.json";
+
+struct Options {
+    name: String,
+    rounds: usize,
+    native: bool,
+    emulated: bool,
+    json: Option<PathBuf>,
+}
+
+/// The programs that measure.
+struct Programs {
+    bench: PathBuf,
+    floor: PathBuf,
+    qemu: PathBuf,
+}
+
+/// Measures what the arguments name.
+pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<ExitCode> {
+    let options = parse(arguments)?;
+    packages::ensure(&PACKAGES)?;
+    let programs = build(workspace)?;
+    let json = workspace.target().join("bench").join(JSON_NAME);
+    if json.exists() {
+        fs::remove_file(&json)?;
+    }
+    let (kind, reason) = host_kind::probe();
+    println!("this machine: {} ({reason})", kind.name());
+    match options.name.as_str() {
+        "cold-start" => {
+            if options.native && kind != HostKind::Missing {
+                native(&programs, &["cold-start"], &options, &json)?;
+                before_run::count(&programs.bench, &json)?;
+            }
+            if options.emulated {
+                for bench in ["cold-start", "exits", "linux"] {
+                    emulated(workspace, &programs, bench, &options, &json)?;
+                }
+            }
+        }
+        "data-path" => emulated(workspace, &programs, "data-path", &options, &json)?,
+        other => bail!("there is no bench {other}; there are cold-start and data-path"),
+    }
+    if let Some(target) = &options.json {
+        fs::copy(&json, target).with_context(|| format!("cannot write {}", target.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse(mut arguments: lexopt::Parser) -> Result<Options> {
+    let mut options = Options {
+        name: String::new(),
+        rounds: 30,
+        native: true,
+        emulated: true,
+        json: None,
+    };
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("json") => options.json = Some(arguments.value()?.into()),
+            Long("rounds") => options.rounds = arguments.value()?.parse()?,
+            Long("native-only") => options.emulated = false,
+            Long("emulated-only") => options.native = false,
+            Value(name) if options.name.is_empty() => options.name = name.string()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    match options.name.is_empty() {
+        false => Ok(options),
+        true => bail!("which bench?\n{USAGE}"),
+    }
+}
+
+fn build(workspace: &Workspace) -> Result<Programs> {
+    let folder = workspace.target().join("bench");
+    fs::create_dir_all(&folder)?;
+    let floor = folder.join("floor");
+    process::run(
+        process::tool("gcc")
+            .args(["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o"])
+            .arg(&floor)
+            .arg(workspace.root().join("bench/floor/floor.c")),
+    )?;
+    process::run(
+        workspace
+            .cargo()
+            .args(["build", "--release", "--quiet", "--package", "sandbox-bench"]),
+    )?;
+    let qemu = process::find_program("qemu-system-x86_64".as_ref());
+    Ok(Programs {
+        bench: workspace.target().join("release/sandbox-bench"),
+        floor,
+        qemu: qemu.context("there is no qemu-system-x86_64")?,
+    })
+}
+
+fn native(programs: &Programs, bench: &[&str], options: &Options, json: &Path) -> Result<()> {
+    println!("\non this machine's /dev/kvm, alternating, {} rounds", options.rounds);
+    let status = std::process::Command::new(&programs.bench)
+        .args(bench)
+        .args(["--rounds", &options.rounds.to_string()])
+        .arg("--floor")
+        .arg(&programs.floor)
+        .arg("--qemu")
+        .arg(&programs.qemu)
+        .arg("--json")
+        .arg(json)
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => bail!("{} failed: {status}", bench.join(" ")),
+    }
+}
+
+fn emulated(workspace: &Workspace, programs: &Programs, bench: &str, options: &Options, json: &Path) -> Result<()> {
+    let rounds = (options.rounds / 5).max(1);
+    println!("\nin the emulated host, counting instructions: {bench}, {rounds} rounds");
+    let assets = Assets::build(workspace)?;
+    let file = |name: &str| assets.folder().join(name).into_os_string();
+    let mut command: Vec<OsString> = vec![programs.bench.clone().into(), bench.into(), "--icount".into()];
+    command.extend(["--rounds".into(), rounds.to_string().into()]);
+    command.extend(["--json".into(), format!("/out/{JSON_NAME}").into()]);
+    match bench {
+        "linux" => command.extend([
+            "--kernel".into(),
+            file("cloud/vmlinux"),
+            "--initrd".into(),
+            file("marker.cpio"),
+        ]),
+        "data-path" => command.extend([
+            "--kernel".into(),
+            file("cloud/vmlinux"),
+            "--initrd".into(),
+            file("boot-cloud.cpio.gz"),
+            "--root".into(),
+            file("root.ext4"),
+        ]),
+        _ => command.extend(["--floor".into(), programs.floor.clone().into()]),
+    }
+    let mut run = HostRun::new(command);
+    if matches!(bench, "cold-start" | "linux") {
+        run.command.extend(["--qemu".into(), programs.qemu.clone().into()]);
+        run.carried = QEMU_DATA.iter().map(|path| carried(Path::new(path))).collect();
+        run.carried.push(carried(&programs.qemu));
+    }
+    run.carried.push(carried(&programs.floor));
+    run.assets = true;
+    run.icount = true;
+    run.memory_mib = Some(HOST_MEMORY);
+    let out = workspace.target().join("bench/out");
+    run.out = Some(out.clone());
+    match kvm_host::run(workspace, &run, io::stdout(), io::stderr())? {
+        Ending::Exited(0) => append(&out.join(JSON_NAME), json),
+        Ending::Exited(status) => bail!("{bench} ended with status {status} in the emulated host"),
+        Ending::TimedOut(words) | Ending::Died(words) => bail!("the emulated host did not finish {bench}:\n{words}"),
+    }
+}
+
+fn carried(path: &Path) -> Carried {
+    Carried::Path {
+        source: path.to_path_buf(),
+        destination: path.to_path_buf(),
+    }
+}
+
+fn append(from: &Path, to: &Path) -> Result<()> {
+    let lines = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(to)?;
+    io::Write::write_all(&mut file, &lines)?;
+    Ok(())
+}
