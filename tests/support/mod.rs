@@ -6,13 +6,14 @@ pub mod network;
 
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sandbox::spec::{GuestSpec, Isolation, UnikernelFamily, UnikernelGuest};
-use sandbox::{Runtime, Sandbox, SandboxSpec};
+use sandbox::{FaultReport, Runtime, Sandbox, SandboxSpec};
 
 /// Longer than anything here takes, on a machine that emulates another one and is busy besides.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -97,6 +98,22 @@ pub fn created(spec: &SandboxSpec) -> Box<dyn Sandbox> {
 /// The console's output up to now, as text.
 pub fn console_text(sandbox: &dyn Sandbox) -> String {
     String::from_utf8_lossy(&sandbox.console().read_from(0).bytes).into_owned()
+}
+
+/// Checks what is known of a triple fault: the registers, except where KVM loses them.
+pub fn assert_triple_fault_report(report: &FaultReport, code: Range<u64>) {
+    let lost = has_svm() && report.what.contains("its registers are lost");
+    match &report.registers {
+        Some(registers) => assert!(code.contains(&registers.rip), "{report:?}"),
+        None => assert!(lost, "{report:?}"),
+    }
+}
+
+/// Whether the processor has AMD's virtualisation.
+fn has_svm() -> bool {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap();
+    info.lines()
+        .any(|line| line.starts_with("flags") && line.split(' ').any(|flag| flag == "svm"))
 }
 
 /// Waits for `marker` on the console.

@@ -105,9 +105,13 @@ pub fn connect(address: Ipv4Addr) -> TcpStream {
 
 /// Asks for `/` and for the connection to be closed.
 pub fn request(stream: &mut TcpStream) {
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    request_path(stream, "/");
+}
+
+/// Asks for `path` and for the connection to be closed.
+pub fn request_path(stream: &mut TcpStream, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
 }
 
 /// The body of the answer, whose status must be 200.

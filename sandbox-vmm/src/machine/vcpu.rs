@@ -97,7 +97,7 @@ impl Vcpu {
                 machine.mmio.write(address, data);
                 Next::Enter
             }
-            Ok(VcpuExit::Shutdown) => Next::End(Exit::TripleFault(self.fault(machine, "triple fault"))),
+            Ok(VcpuExit::Shutdown) => Next::End(self.triple_fault(machine)),
             Ok(VcpuExit::Hlt) => Next::End(self.guest_fault(machine, "halted with no interrupt that could wake it")),
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => Next::End(Exit::PowerOff),
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => Next::End(Exit::Reset),
@@ -153,6 +153,15 @@ impl Vcpu {
         let mut report = self.fault(machine, what);
         report.instruction = instruction;
         Exit::GuestFault(report)
+    }
+
+    fn triple_fault(&self, machine: &Machine) -> Exit {
+        let mut report = self.fault(machine, "triple fault");
+        if report.registers.as_ref().is_some_and(is_reset) {
+            report.registers = None;
+            report.what += "; its registers are lost, since KVM on AMD resets the processor before it tells";
+        }
+        Exit::TripleFault(report)
     }
 
     fn guest_fault(&self, machine: &Machine, what: impl Into<String>) -> Exit {
@@ -212,6 +221,12 @@ fn emulation_failure(run: &kvm_run) -> (u32, Vec<u8>) {
     (failure.suberror, bytes.insn_bytes[..size].to_vec())
 }
 
+/// Whether a processor stands where INIT leaves it (AMD64 APM volume 2, §14.1.3): at the reset vector, in real mode.
+fn is_reset(registers: &Registers) -> bool {
+    const PROTECTION_ENABLE: u64 = 1;
+    registers.rip == 0xfff0 && registers.cs == 0xf000 && registers.cr0 & PROTECTION_ENABLE == 0
+}
+
 fn registers(fd: &VcpuFd) -> Option<Registers> {
     let regs = fd.get_regs().ok()?;
     let sregs = fd.get_sregs().ok()?;
@@ -242,4 +257,32 @@ fn registers(fd: &VcpuFd) -> Option<Registers> {
         cs: sregs.cs.selector,
         ss: sregs.ss.selector,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_after_init_is_told_from_one_that_faulted() {
+        let after_init = Registers {
+            rip: 0xfff0,
+            cs: 0xf000,
+            cr0: 0x6000_0010,
+            rdx: 0x80_0f12,
+            rflags: 2,
+            ..Registers::default()
+        };
+        assert!(is_reset(&after_init));
+        let in_long_mode = Registers {
+            cr0: 0x8000_0011,
+            ..after_init
+        };
+        assert!(!is_reset(&in_long_mode));
+        let elsewhere = Registers {
+            rip: 0x10_0000,
+            ..after_init
+        };
+        assert!(!is_reset(&elsewhere));
+    }
 }
