@@ -17,6 +17,11 @@ const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet reboot=t panic=-1";
 /// An emulated processor with SVM and nested paging.
 const CPU: &str = "EPYC,+svm,+npt";
 
+/// All processors share one thread. With a thread each, QEMU 7.2 may go on
+/// executing a breakpoint that the kernel has already taken out of its code,
+/// for ever; and the kernel patches its code with every virtual machine.
+const ACCELERATOR: &str = "tcg,thread=single";
+
 const CONSOLE_LOG: &str = "console.log";
 const QEMU_LOG: &str = "qemu.log";
 /// How many of the host's last lines explain its death.
@@ -49,7 +54,7 @@ impl Machine {
             .args(["-machine", "q35", "-cpu", CPU])
             .args(["-smp", &self.cpus.to_string()])
             .args(["-m", &self.memory_mib.to_string()])
-            .args(["-accel", "tcg"])
+            .args(["-accel", ACCELERATOR])
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-monitor", "none"])
             .arg("-kernel")
