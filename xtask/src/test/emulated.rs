@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -72,6 +73,7 @@ pub(super) fn run(
             outcome: libtest::parse(output),
             skips: skips::reported(&skips)?,
             problem: problem(section, &ending, plan),
+            took: None,
             output: output.to_owned(),
         });
     }
@@ -169,12 +171,13 @@ fn problem(section: Option<&Section>, ending: &Ending, plan: &Plan) -> Option<St
     Some(format!("{begun}: {why}"))
 }
 
-/// Collects the output and tells which program it has come to.
+/// Collects the output and tells how long each program took.
 #[derive(Clone)]
 struct Transcript {
     labels: Arc<[String]>,
     text: Arc<Mutex<Vec<u8>>>,
     line: Vec<u8>,
+    begun: Instant,
 }
 
 impl Transcript {
@@ -183,6 +186,7 @@ impl Transcript {
             labels: programs.iter().map(|program| program.label.clone()).collect(),
             text: Arc::default(),
             line: Vec::new(),
+            begun: Instant::now(),
         }
     }
 
@@ -193,10 +197,13 @@ impl Transcript {
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        if let Some((number, None)) = mark(&String::from_utf8_lossy(&line))
-            && let Some(label) = self.labels.get(number)
-        {
-            println!("   {label}");
+        let Some((number, status)) = mark(&String::from_utf8_lossy(&line)) else {
+            return;
+        };
+        let label = self.labels.get(number).map_or("", String::as_str);
+        match status {
+            None => self.begun = Instant::now(),
+            Some(_) => println!("   {label} took {:.1} s", self.begun.elapsed().as_secs_f64()),
         }
     }
 }

@@ -213,6 +213,7 @@ fn observe(
     command
         .envs(plan.environment.iter().cloned())
         .env(skips::VARIABLE, &skip_file);
+    let begin = Instant::now();
     let finished = native::run(command, plan.program_limit)?;
     let problem = match finished.status {
         None => Some(format!("took longer than {} s", plan.program_limit.as_secs())),
@@ -225,6 +226,7 @@ fn observe(
         outcome: libtest::parse(&finished.output),
         skips: skips::reported(&skip_file)?,
         problem,
+        took: Some(begin.elapsed()),
         output: finished.output,
     })
 }
@@ -232,8 +234,12 @@ fn observe(
 /// Prints a program's result, and if it is not good, what it wrote.
 fn told(run: ProgramRun) -> ProgramRun {
     let outcome = &run.outcome;
+    let took = run
+        .took
+        .map(|took| format!(" in {:.1} s", took.as_secs_f64()))
+        .unwrap_or_default();
     println!(
-        "   {} ({}): {} passed, {} failed, {} skipped",
+        "   {} ({}): {} passed, {} failed, {} skipped{took}",
         run.label,
         run.kind.name(),
         outcome.passed.saturating_sub(run.skips.len()),

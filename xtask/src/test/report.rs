@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::libtest::{Outcome, Skip};
 use super::skips::Expected;
@@ -18,6 +19,8 @@ pub(super) struct ProgramRun {
     pub(super) skips: Vec<Skip>,
     /// What went wrong beside failed tests.
     pub(super) problem: Option<String>,
+    /// How long it ran, where that is known.
+    pub(super) took: Option<Duration>,
     /// All that the program wrote.
     pub(super) output: String,
 }
@@ -158,6 +161,7 @@ mod tests {
                 })
                 .collect(),
             problem: None,
+            took: None,
             output: OUTPUT.to_owned(),
         }
     }
