@@ -37,34 +37,40 @@ static void send_handshake(const struct tcp_segment *segment)
         .ends = segment->ends,
         .sequence = tcp_cookie(&segment->ends, segment->sequence),
         .acknowledgment = segment->sequence + 1,
-        .window = TCP_HELD_BYTES,
+        .window = TCP_RECEIVE_WINDOW,
         .flags = TCP_SYN | TCP_ACK,
     });
 }
 
-/*
- * The connection that a segment of an unknown one opens: the last step of a handshake, with data or without. All others
- * are answered at once.
- */
+/* Opens the connection whose handshake a segment completes; its data, if any, is not yet taken. */
+static struct tcp_connection *open_connection(const struct tcp_segment *segment)
+{
+    struct tcp_connection *connection = tcp_connection_open(&segment->ends, tcp_send_reset);
+
+    connection->receive_next = segment->sequence;
+    connection->send_acknowledged = segment->acknowledgment;
+    connection->send_next = segment->acknowledgment;
+    return connection;
+}
+
+/* The connection that a segment of none opens, or NULL: then it was dealt with. */
 static struct tcp_connection *accept(const struct tcp_segment *segment)
 {
     uint8_t kind = segment->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN);
-    struct tcp_connection *connection;
 
     if (kind == TCP_SYN) {
         send_handshake(segment);
         return NULL;
     }
-    if ((kind & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_ACK ||
-        segment->acknowledgment != tcp_cookie(&segment->ends, segment->sequence - 1) + 1) {
-        refuse(segment);
-        return NULL;
+    if ((kind & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK) {
+        enum tcp_cookie_verdict verdict = tcp_cookie_check(segment);
+        if (verdict == TCP_COOKIE_VALID)
+            return open_connection(segment);
+        if (verdict == TCP_COOKIE_LATER)
+            return NULL;
     }
-    connection = tcp_connection_open(&segment->ends, tcp_send_reset);
-    connection->receive_next = segment->sequence;
-    connection->send_acknowledged = segment->acknowledgment;
-    connection->send_next = segment->acknowledgment;
-    return connection;
+    refuse(segment);
+    return NULL;
 }
 
 /* Only a reset of exactly the next byte counts; one that was guessed is asked back about (RFC 5961 §3.2). */

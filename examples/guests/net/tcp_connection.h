@@ -16,14 +16,9 @@
 #define TCP_SEND_BUFFER_BYTES 2048
 
 /*
- * What a connection may hold of requests for whose answers there is no room yet. This is the window that the peer is
- * told, so nothing that it may send is ever dropped.
- */
-#define TCP_HELD_BYTES 2048
-
-/*
  * An open connection. The stream that it still has to deliver is the buffer followed, when `finishing`, by the FIN,
- * which counts as one byte; `send_acknowledged` is the sequence number of the buffer's first byte.
+ * which counts as one byte; `send_acknowledged` is the sequence number of the buffer's first byte. What it holds are
+ * requests for whose answers there is no room yet: as much as the peer may send, so nothing of that is ever dropped.
  */
 struct tcp_connection {
     struct tcp_ends ends;
@@ -49,7 +44,7 @@ struct tcp_connection {
     struct tcp_connection *older;
     struct tcp_connection *newer;
 
-    uint8_t held[TCP_HELD_BYTES];
+    uint8_t held[TCP_RECEIVE_WINDOW];
     uint8_t send_buffer[TCP_SEND_BUFFER_BYTES];
 };
 

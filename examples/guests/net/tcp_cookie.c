@@ -62,9 +62,31 @@ void tcp_cookie_start(uint64_t seed)
     keys[0] = sip_hash(seed, 2);
 }
 
+/*
+ * The upper half of a cookie depends on the connection's ends alone, to the lower half the peer's first sequence number
+ * is added. So of a later segment the upper half is still right, and the lower tells how much later it is.
+ */
 uint32_t tcp_cookie(const struct tcp_ends *ends, uint32_t peer_sequence)
 {
     uint64_t ports = (uint64_t)ends->peer_port << 16 | ends->own_port;
+    uint64_t hash = sip_hash(ends->peer.address, ports);
 
-    return (uint32_t)sip_hash((uint64_t)ends->peer.address << 32 | peer_sequence, ports);
+    return (uint32_t)(hash >> 32 & 0xffff0000) | (uint16_t)(hash + peer_sequence);
+}
+
+/*
+ * Only a segment without data can be a later one. With data it is more likely of a connection that was pushed out of
+ * the table, whose peer must learn that.
+ */
+enum tcp_cookie_verdict tcp_cookie_check(const struct tcp_segment *segment)
+{
+    uint32_t given = segment->acknowledgment - 1;
+    uint32_t expected = tcp_cookie(&segment->ends, segment->sequence - 1);
+    uint16_t missing = (uint16_t)(expected - given);
+
+    if (given == expected)
+        return TCP_COOKIE_VALID;
+    if (given >> 16 == expected >> 16 && missing <= TCP_RECEIVE_WINDOW && tcp_segment_span(segment) == 0)
+        return TCP_COOKIE_LATER;
+    return TCP_COOKIE_FOREIGN;
 }

@@ -15,4 +15,13 @@ void tcp_cookie_start(uint64_t seed);
 /* The guest's initial sequence number towards a peer that begins with `peer_sequence`. */
 uint32_t tcp_cookie(const struct tcp_ends *ends, uint32_t peer_sequence);
 
+/* What an acknowledgment says of a handshake that nobody has noted down. */
+enum tcp_cookie_verdict {
+    TCP_COOKIE_VALID,   /* the segment is the first behind a handshake */
+    TCP_COOKIE_LATER,   /* there was a handshake, but the segments before this one are missing: they will come again */
+    TCP_COOKIE_FOREIGN, /* there was none, or its connection is over */
+};
+
+enum tcp_cookie_verdict tcp_cookie_check(const struct tcp_segment *segment);
+
 #endif

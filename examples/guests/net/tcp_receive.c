@@ -37,7 +37,7 @@ static uint32_t take_bytes(struct tcp_connection *connection, const uint8_t *byt
 {
     size_t served = connection->held_length == 0 ? serve(connection, bytes, length) : 0;
     size_t rest = length - served;
-    size_t room = TCP_HELD_BYTES - connection->held_length;
+    size_t room = TCP_RECEIVE_WINDOW - connection->held_length;
 
     if (rest > room)
         rest = room;

@@ -14,6 +14,9 @@
 #define TCP_PSH 0x08
 #define TCP_ACK 0x10
 
+/* The most that a peer may send before it is acknowledged. */
+#define TCP_RECEIVE_WINDOW 2048
+
 /* The most data in a sent segment: what every host takes without having been asked (RFC 9293 §3.7.1). */
 #define TCP_SEND_BYTES_MAXIMUM 536
 

@@ -23,7 +23,7 @@ static struct tcp_segment segment_of(const struct tcp_connection *connection, ui
         .ends = connection->ends,
         .sequence = connection->send_next,
         .acknowledgment = connection->receive_next,
-        .window = TCP_HELD_BYTES - connection->held_length,
+        .window = TCP_RECEIVE_WINDOW - connection->held_length,
         .flags = flags,
     };
 }
