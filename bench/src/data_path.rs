@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ const HOST: Ipv4Addr = Ipv4Addr::new(172, 28, 91, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(172, 28, 91, 2);
 const DISK_BYTES: u64 = 64 << 20;
 const STREAM_BYTES: usize = 64 << 20;
+/// Bytes per call on the host's side of a stream.
+const BLOCK: usize = 256 << 10;
+const GUEST_PORT: u16 = 8080;
 /// Requests of the short and of the long run; the difference leaves out what starting `dd` costs.
 const FEW: u32 = 200;
 const MANY: u32 = 2_200;
@@ -36,6 +39,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     sandbox.start()?;
     let mut shell = Shell::new(&*sandbox)?;
     shell.run("dd if=/dev/zero of=/tmp/stream bs=1M count=64")?;
+    shell.run(&format!("httpd -p {GUEST_PORT} -h /tmp"))?;
     for _ in 0..options.rounds {
         report.add_span(
             CASE,
@@ -48,7 +52,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
             per_request(&mut shell, "if=/dev/zero of=/dev/vdb oflag=direct")?,
         );
         report.add_span(CASE, "ping_rtt", ping()?);
-        report.add_span(CASE, "tcp_out_64mib", stream_out(&mut shell)?);
+        report.add_span(CASE, "tcp_out_64mib", stream_out()?);
         report.add_span(CASE, "tcp_in_64mib", stream_in(&mut shell)?);
     }
     sandbox.teardown().wait(PATIENCE)?;
@@ -117,39 +121,35 @@ fn ping() -> Result<Span> {
     })
 }
 
-fn stream_out(shell: &mut Shell<'_>) -> Result<Span> {
-    let listener = TcpListener::bind((HOST, 0))?;
-    let port = listener.local_addr()?.port();
-    shell.begin(&format!("nc {HOST} {port} < /tmp/stream"))?;
-    let (mut stream, _) = listener.accept()?;
+/// The guest's web server sends a file from its memory.
+fn stream_out() -> Result<Span> {
+    let mut stream = TcpStream::connect((GUEST, GUEST_PORT))?;
     let before = clock::now();
-    let mut buffer = vec![0; 256 << 10];
+    stream.write_all(b"GET /stream HTTP/1.0\r\n\r\n")?;
+    let mut buffer = vec![0; BLOCK];
     let mut total = 0;
-    while total < STREAM_BYTES {
-        let count = stream.read(&mut buffer)?;
-        ensure!(count > 0, "the guest's stream ended after {total} bytes");
-        total += count;
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            count => total += count,
+        }
     }
-    let span = clock::now().since(before);
-    drop(stream);
-    shell.finish()?;
-    Ok(span)
+    ensure!(total >= STREAM_BYTES, "the guest's stream ended after {total} bytes");
+    Ok(clock::now().since(before))
 }
 
+/// The guest downloads from a server of ours.
 fn stream_in(shell: &mut Shell<'_>) -> Result<Span> {
-    shell.begin("nc -l -p 9001 > /dev/null")?;
-    let address = SocketAddr::from((GUEST, 9001));
-    let mut stream = loop {
-        // The guest refuses until its server listens.
-        match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => break stream,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-            Err(error) => return Err(error.into()),
-        }
-    };
-    let block = vec![0x5a; 256 << 10];
+    let listener = TcpListener::bind((HOST, 0))?;
+    let port = listener.local_addr()?.port();
+    shell.begin(&format!("wget -q -O /dev/null http://{HOST}:{port}/"))?;
+    let (mut stream, _) = listener.accept()?;
+    let mut request = [0; 4096];
+    ensure!(stream.read(&mut request)? > 0, "the guest asked for nothing");
     let before = clock::now();
-    for _ in 0..STREAM_BYTES / block.len() {
+    stream.write_all(format!("HTTP/1.0 200 OK\r\nContent-Length: {STREAM_BYTES}\r\n\r\n").as_bytes())?;
+    let block = vec![0x5a; BLOCK];
+    for _ in 0..STREAM_BYTES / BLOCK {
         stream.write_all(&block)?;
     }
     drop(stream);
