@@ -64,7 +64,8 @@ fn runs(host: &KvmHost, code: &[u8]) -> Result<bool, KvmError> {
     };
     let vm = Vm::new(host.create_vm()?, memory, chipset, false)?;
     let mut vcpu = vm.create_vcpu(0)?;
-    vcpu.set_cpuid2(host.supported_cpuid()).map_err(KvmError::call("KVM_SET_CPUID2"))?;
+    vcpu.set_cpuid2(host.supported_cpuid())
+        .map_err(KvmError::call("KVM_SET_CPUID2"))?;
     let mut sregs = host.reset_sregs(&vcpu)?;
     (sregs.cs.base, sregs.cs.selector) = (0, 0);
     sregs.cr4 |= CR4_OSFXSR;
