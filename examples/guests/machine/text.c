@@ -22,17 +22,20 @@ bool text_parse_number(const char **cursor, uint64_t *number)
     const char *digit = *cursor;
     unsigned base = 10;
     uint64_t value = 0;
+    bool any = false;
+    unsigned next;
 
     if (digit[0] == '0' && digit[1] == 'x') {
         base = 16;
         digit += 2;
     }
-    if (digit_value(*digit) >= base)
-        return false;
-    for (; digit_value(*digit) < base; digit++) {
-        if (__builtin_mul_overflow(value, base, &value) || __builtin_add_overflow(value, digit_value(*digit), &value))
+    for (next = digit_value(*digit); next < base; next = digit_value(*++digit)) {
+        if (__builtin_mul_overflow(value, base, &value) || __builtin_add_overflow(value, next, &value))
             return false;
+        any = true;
     }
+    if (!any)
+        return false;
     *cursor = digit;
     *number = value;
     return true;

@@ -16,8 +16,8 @@ static void fill_receive_queue(struct packet_queue *receive)
                                .length = PACKETS_BUFFER_BYTES,
                                .flags = VIRTQUEUE_DESCRIPTOR_WRITE,
                            });
-        virtqueue_offer(&receive->queue, id);
     }
+    virtqueue_offer_all(&receive->queue);
 }
 
 bool packets_add_queues(struct packet_port *port)
@@ -26,8 +26,6 @@ bool packets_add_queues(struct packet_port *port)
         !virtio_add_queue(&port->device, QUEUE_TRANSMIT, &port->transmit.queue, &port->transmit.memory))
         return false;
     fill_receive_queue(&port->receive);
-    for (uint16_t id = 0; id < port->transmit.queue.size; id++)
-        port->free_ids[port->free_count++] = id;
     return true;
 }
 
@@ -52,11 +50,16 @@ void packets_recycle(struct packet_port *port, const struct received_packet *pac
     virtqueue_offer(&port->receive.queue, packet->id);
 }
 
-/* Takes back the buffers that the device has sent. */
-static void reclaim(struct packet_port *port)
+/* Frees a buffer that was never used, or else takes back those that the device has sent. */
+static void find_free_buffers(struct packet_port *port)
 {
     struct virtqueue_used_element used;
 
+    if (port->ids_ever_used < port->transmit.queue.size) {
+        port->free_ids[port->free_count++] = port->ids_ever_used++;
+        return;
+    }
+    packets_flush(port);
     while (port->free_count < port->transmit.queue.size && virtqueue_take(&port->transmit.queue, &used))
         port->free_ids[port->free_count++] = (uint16_t)used.id;
     virtqueue_disable_interrupts(&port->transmit.queue);
@@ -64,10 +67,8 @@ static void reclaim(struct packet_port *port)
 
 bool packets_can_send(struct packet_port *port)
 {
-    if (port->free_count == 0) {
-        packets_flush(port);
-        reclaim(port);
-    }
+    if (port->free_count == 0)
+        find_free_buffers(port);
     return port->free_count != 0;
 }
 

@@ -33,8 +33,11 @@ struct packet_port {
     struct virtio_device device;
     struct packet_queue receive;
     struct packet_queue transmit;
-    uint16_t free_count;                     /* the transmit buffers that the device does not hold, */
-    uint16_t free_ids[PACKETS_BUFFER_COUNT]; /* and their numbers */
+
+    /* The transmit buffers that the device does not hold. */
+    uint16_t free_count;
+    uint16_t ids_ever_used; /* buffers of higher numbers are free too */
+    uint16_t free_ids[PACKETS_BUFFER_COUNT];
 };
 
 /* A received packet; it belongs to the receiver until packets_recycle(). */

@@ -54,6 +54,15 @@ void virtqueue_offer(struct virtqueue *queue, uint16_t head)
     queue->memory->available.index = ++queue->available_index;
 }
 
+void virtqueue_offer_all(struct virtqueue *queue)
+{
+    for (uint16_t id = 0; id < queue->size; id++)
+        queue->memory->available.ring[id] = id;
+    compiler_barrier();
+    queue->available_index = queue->size;
+    queue->memory->available.index = queue->size;
+}
+
 bool virtqueue_take(struct virtqueue *queue, struct virtqueue_used_element *element)
 {
     while (queue->memory->used.index != queue->used_index) {

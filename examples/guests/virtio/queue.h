@@ -59,6 +59,9 @@ void virtqueue_describe(struct virtqueue *queue, uint16_t id, struct virtqueue_d
 /* Makes the chain that begins with descriptor `head` available; the device may look at it at once. */
 void virtqueue_offer(struct virtqueue *queue, uint16_t head);
 
+/* Makes all descriptors available at once, each a chain by itself; none may have been offered before. */
+void virtqueue_offer_all(struct virtqueue *queue);
+
 /*
  * Takes the next chain that the device has used. False when there is none. An element whose id is no descriptor of the
  * queue is dropped.
