@@ -15,9 +15,9 @@
 #define ICW4_8086_AUTOMATIC_END 0x03
 
 #define FIRST_VECTOR 0x20 /* behind the processor's exceptions */
+#define CASCADE_LINE 2
 
 _Static_assert(INTERRUPT_VECTOR_TIMER >= FIRST_VECTOR + INTERRUPT_LINES, "each vector has one meaning");
-#define CASCADE_LINE 2
 
 #define GATE_INTERRUPT 0x8e00 /* present, ring 0, 64-bit interrupt gate */
 

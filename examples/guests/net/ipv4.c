@@ -47,7 +47,7 @@ uint32_t ipv4_own_address(void)
 static bool may_be_answered(uint32_t source)
 {
     uint32_t first_byte = source >> 24;
-    bool is_subnet_broadcast = host_mask > 1 && (source | host_mask) == source && ((source ^ own_address) & ~host_mask) == 0;
+    bool is_subnet_broadcast = host_mask > 1 && source == (own_address | host_mask);
 
     return first_byte != 0 && first_byte != 127 && first_byte < 224 && source != own_address && !is_subnet_broadcast;
 }

@@ -45,7 +45,7 @@ static void configure_address(void)
     ipv4_configure(address, (unsigned)prefix_bits);
 }
 
-/* No secret better than the time of the start is to be had; it keeps the initial sequence numbers from being the same. */
+/* The time of the start is the best secret to be had; it keeps the initial sequence numbers from being the same. */
 static uint64_t seed(void)
 {
     uint64_t link_address = 0;
