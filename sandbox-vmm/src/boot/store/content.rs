@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
-use vm_memory::bitmap::Bitmap;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::extents::{BLOCK_SIZE, Extent, backing_offset, page_extents, without_holes};
-use super::sealed;
+use super::sealed::{self, View};
 use crate::boot::error::BootError;
 use crate::boot::image::{Segment, Source};
 use crate::memory::GuestMemory;
@@ -45,7 +45,11 @@ enum Backing {
     Bytes(Box<[u8]>),
     /// A sealed memory file of whole pages, laid out as guest memory is: every page can be mapped, and what no segment
     /// fills is zero.
-    Pages(File),
+    Pages {
+        file: File,
+        /// The file as memory, from the first copy on.
+        view: OnceLock<View>,
+    },
 }
 
 impl Content {
@@ -81,14 +85,16 @@ impl Content {
                         .write_slice(&bytes[range], GuestAddress(address))
                         .map_err(|source| BootError::GuestMemory { what, source })?;
                 }
-                Backing::Pages(file) => match placement {
-                    Placement::Mapped => {
-                        map(file, extent, address, memory).map_err(|source| BootError::MapFile { what, source })?
-                    }
-                    Placement::Copied => {
-                        copy(file, extent, address, memory).map_err(|source| BootError::GuestMemory { what, source })?
-                    }
-                },
+                Backing::Pages { file, .. } if placement == Placement::Mapped => {
+                    map(file, extent, address, memory).map_err(|source| BootError::MapFile { what, source })?;
+                }
+                Backing::Pages { file, view } => {
+                    let bytes = view_of(file, view).map_err(BootError::Store)?.bytes();
+                    let range = extent.offset as usize..(extent.offset + extent.len) as usize;
+                    memory
+                        .write_slice(&bytes[range], GuestAddress(address))
+                        .map_err(|source| BootError::GuestMemory { what, source })?;
+                }
             }
         }
         Ok(())
@@ -125,7 +131,10 @@ impl Content {
         sealed::seal(&file).map_err(BootError::Store)?;
         Ok(Self {
             extents: without_holes(&extents, &filled),
-            backing: Backing::Pages(file),
+            backing: Backing::Pages {
+                file,
+                view: OnceLock::new(),
+            },
         })
     }
 }
@@ -138,31 +147,15 @@ fn map(file: &File, extent: &Extent, address: u64, memory: &GuestMemory) -> io::
         .overlay_file(offset, extent.len, file.as_fd(), extent.offset)
 }
 
-/// Reads an extent straight into guest memory. The file's position belongs to nobody: other threads copy as well.
-fn copy(file: &File, extent: &Extent, address: u64, memory: &GuestMemory) -> Result<(), GuestMemoryError> {
-    let slice = memory.get_slice(GuestAddress(address), extent.len as usize)?;
-    let mut done = 0;
-    while done < slice.len() {
-        let rest = slice.offset(done)?;
-        let target = rest.ptr_guard_mut();
-        // SAFETY: the guard gives a pointer to `rest.len()` writable bytes of guest memory, into which no Rust
-        // reference exists, for as long as it lives.
-        let count = unsafe {
-            libc::pread(
-                file.as_raw_fd(),
-                target.as_ptr().cast(),
-                rest.len(),
-                (extent.offset + done as u64) as libc::off_t,
-            )
-        };
-        match count {
-            ..0 => return Err(GuestMemoryError::IOError(io::Error::last_os_error())),
-            0 => return Err(GuestMemoryError::IOError(io::ErrorKind::UnexpectedEof.into())),
-            count => done += count as usize,
+/// The file as memory. Where two threads are the first, the later one's view is dropped.
+fn view_of<'a>(file: &File, view: &'a OnceLock<View>) -> io::Result<&'a View> {
+    match view.get() {
+        Some(view) => Ok(view),
+        None => {
+            let made = View::new(file)?;
+            Ok(view.get_or_init(|| made))
         }
     }
-    slice.bitmap().mark_dirty(0, slice.len());
-    Ok(())
 }
 
 /// Copies a segment to `offset` of the backing, and leaves the blocks out that are zero there and in the segment.
@@ -194,7 +187,8 @@ fn copy_blocks(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vm_memory::GuestMemoryRegion;
+    use vm_memory::bitmap::Bitmap;
+    use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
     use super::*;
     use crate::boot::test_support::memory;
@@ -217,7 +211,7 @@ mod tests {
         ] {
             let bytes: Vec<u8> = (0..size).map(|index| index as u8).collect();
             let content = Content::read(Source::Bytes(&bytes), &[segment(0, 0, size)]).unwrap();
-            assert_eq!(matches!(content.backing, Backing::Pages(_)), size > COPIED_UP_TO);
+            assert_eq!(matches!(content.backing, Backing::Pages { .. }), size > COPIED_UP_TO);
             let memory = memory(4 << 20);
             content.put(0x20_0000, &memory, placement, "the content").unwrap();
             let mut loaded = vec![0; size as usize + 1];

@@ -3,10 +3,59 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr::NonNull;
 
 /// Everything is forbidden for good, further changes to the seals as well: a private mapping of the file can neither
 /// see another content nor lose a page (which would be SIGBUS for the process).
 const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+
+/// A sealed file as memory of this process.
+#[derive(Debug)]
+pub(super) struct View {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the pages belong to a sealed file: nobody can change them, through this mapping or any other.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    /// Maps the whole of `file`, which must be sealed; its pages are looked up now, not one by one later.
+    pub(super) fn new(file: &File) -> io::Result<Self> {
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE | libc::MAP_POPULATE,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(address.cast::<u8>()) {
+            Some(start) if address != libc::MAP_FAILED => Ok(Self { start, len }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// The file's content.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is `len` readable bytes for as long as this value, and the seals forbid that they change
+        // or that the file becomes shorter.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by this value, and no borrow of it is left.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
 
 /// Makes a memory file of `len` zero bytes that can still be written.
 pub(super) fn create(len: u64) -> io::Result<File> {
@@ -54,5 +103,6 @@ mod tests {
         assert!(file.set_len(0).is_err());
         assert!(file.set_len(8192).is_err());
         assert_eq!(file.metadata().unwrap().len(), 4096);
+        assert_eq!(&View::new(&file).unwrap().bytes()[..6], b"kernel");
     }
 }
