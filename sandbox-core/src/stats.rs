@@ -26,6 +26,30 @@ pub struct MemoryStats {
     pub guest_touched: Option<u64>,
     /// Memory that the guest gave back by its balloon.
     pub ballooned: Option<u64>,
+    /// What the guest itself says of its memory, where it was made to report that: its latest report. Each reading asks
+    /// for a newer one and does not wait for it. Not to be trusted: a guest may say anything.
+    pub reported: Option<ReportedMemory>,
+}
+
+/// A guest's own figures. Sizes in bytes; `None` where the guest does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReportedMemory {
+    /// All its memory.
+    pub total: Option<u64>,
+    /// Memory that nothing uses.
+    pub free: Option<u64>,
+    /// Memory that could be had without swapping.
+    pub available: Option<u64>,
+    /// Memory that caches files.
+    pub disk_caches: Option<u64>,
+    /// Memory swapped in since its start.
+    pub swapped_in: Option<u64>,
+    /// Memory swapped out since its start.
+    pub swapped_out: Option<u64>,
+    /// Page faults since its start that had to read from a disk.
+    pub major_faults: Option<u64>,
+    /// Page faults since its start that did not.
+    pub minor_faults: Option<u64>,
 }
 
 /// Processor time used up to now.

@@ -107,6 +107,6 @@ pub struct BalloonSpec {
     pub deflate_on_oom: bool,
     /// Let the guest report pages it does not use.
     pub free_page_reporting: bool,
-    /// Let the guest report statistics.
+    /// Let the guest report statistics, which `Stats` then has.
     pub statistics: bool,
 }

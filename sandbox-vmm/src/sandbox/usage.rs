@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sandbox_core::stats::{CpuStats, MemoryStats};
+use sandbox_core::stats::{CpuStats, MemoryStats, ReportedMemory};
 use sandbox_core::{Error, ErrorKind, Result, Stats};
 
 use crate::devices::virtio::balloon::{BALLOON_PAGE_SIZE, BalloonHandle};
@@ -36,6 +36,7 @@ impl Counters {
                     .balloon
                     .as_ref()
                     .map(|balloon| u64::from(balloon.actual()) * BALLOON_PAGE_SIZE),
+                reported: self.balloon.as_ref().and_then(reported),
                 ..MemoryStats::default()
             },
             cpu: CpuStats {
@@ -52,4 +53,21 @@ impl Counters {
             networks: self.networks.iter().map(|network| network.read()).collect(),
         })
     }
+}
+
+/// The guest's latest statistics; newer ones are asked for.
+fn reported(balloon: &BalloonHandle) -> Option<ReportedMemory> {
+    // A balloon without statistics has none to ask for.
+    balloon.request_statistics().ok()?;
+    let statistics = balloon.statistics()?;
+    Some(ReportedMemory {
+        total: statistics.total,
+        free: statistics.free,
+        available: statistics.available,
+        disk_caches: statistics.disk_caches,
+        swapped_in: statistics.swapped_in,
+        swapped_out: statistics.swapped_out,
+        major_faults: statistics.major_faults,
+        minor_faults: statistics.minor_faults,
+    })
 }
