@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox::spec::{BootProtocol, DiskSpec, GuestSpec, Isolation, LinuxGuest};
-use sandbox::{Exit, Sandbox, SandboxSpec};
+use sandbox::{ConsoleLog, Exit, Sandbox, SandboxSpec};
 
 use super::{assets, console_text, has_complete_kvm, mask_extended_state, started};
 
@@ -116,21 +117,22 @@ impl Shell {
 
     /// Runs a command and gives its exit status and output.
     pub fn try_run(&self, command: &str) -> (i32, String) {
-        let console = self.sandbox.console();
-        let from = console.read_from(u64::MAX).end();
-        self.send(command);
-        let ended = console.wait_for(STATUS.as_bytes(), from, LINUX_PATIENCE);
-        let ended = ended.unwrap_or_else(|| panic!("{command}: {}", console_text(&*self.sandbox)));
-        console.wait_for(b"\n", ended, LINUX_PATIENCE).expect("no status");
-        let text = String::from_utf8(console.read_from(from).bytes)
-            .unwrap()
-            .replace('\r', "");
-        let (output, status) = text.rsplit_once(STATUS).unwrap();
-        (status.trim().parse().unwrap(), output.trim().to_owned())
+        self.begin(command).end()
     }
 
-    /// Types a line and does not wait for what comes of it.
-    pub fn send(&self, line: &str) {
+    /// Begins a command, whose end must be awaited before the next one.
+    pub fn begin(&self, command: &str) -> Command<'_> {
+        let console = self.sandbox.console();
+        let from = console.read_from(u64::MAX).end();
+        self.type_line(command);
+        Command {
+            console,
+            from,
+            shell: self,
+        }
+    }
+
+    fn type_line(&self, line: &str) {
         let line = format!("{line}\n");
         assert_eq!(self.sandbox.console_write(line.as_bytes()).unwrap(), line.len());
     }
@@ -152,9 +154,43 @@ impl Shell {
 
     /// Powers off, which the machine must see.
     pub fn power_off(self) {
-        self.send("poweroff -f");
+        self.type_line("poweroff -f");
         let exit = self.sandbox.wait(Some(LINUX_PATIENCE)).unwrap();
         assert_eq!(exit, Exit::PowerOff, "{}", self.sandbox.console().tail(20));
+    }
+}
+
+/// A command that runs.
+pub struct Command<'a> {
+    console: Arc<ConsoleLog>,
+    /// Where its output begins.
+    from: u64,
+    shell: &'a Shell,
+}
+
+impl Command<'_> {
+    /// Waits for this text in its output.
+    pub fn await_output(&self, text: &str) {
+        let found = self.console.wait_for(text.as_bytes(), self.from, LINUX_PATIENCE);
+        assert!(
+            found.is_some(),
+            "no {text:?} in: {}",
+            console_text(&*self.shell.sandbox)
+        );
+    }
+
+    /// Waits for its end and gives its exit status and output.
+    pub fn end(self) -> (i32, String) {
+        self.await_output(STATUS);
+        let status = self
+            .console
+            .wait_for(STATUS.as_bytes(), self.from, Duration::ZERO)
+            .unwrap();
+        self.console.wait_for(b"\n", status, LINUX_PATIENCE).expect("no status");
+        let text = String::from_utf8(self.console.read_from(self.from).bytes).unwrap();
+        let text = text.replace('\r', "");
+        let (output, status) = text.rsplit_once(STATUS).unwrap();
+        (status.trim().parse().unwrap(), output.trim().to_owned())
     }
 }
 
