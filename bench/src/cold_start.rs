@@ -13,7 +13,7 @@ use crate::{Options, peers};
 
 /// Rounds that are not counted: caches fill, and the kernel is read into the store.
 const WARM_UP: usize = 2;
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const INIT_MARKER: &str = "SANDBOX-INIT";
 /// What the baselines of other monitors were measured with.
 const LINUX_COMMAND_LINE: &str =
@@ -21,13 +21,13 @@ const LINUX_COMMAND_LINE: &str =
 
 /// `hello`: floor, SDK and QEMU in turn.
 pub(crate) fn hello(options: &Options, report: &mut Report) -> Result<()> {
-    let image = Hello::write()?;
+    let image = Image::write("hello", sandbox_guests::HELLO)?;
     let runtime = runtime();
-    let spec = bare_spec(&image.0);
+    let spec = bare_spec(image.path());
     for round in 0..options.rounds + WARM_UP {
         let counted = round >= WARM_UP;
         if let Some(program) = &options.floor {
-            let floor = peers::floor(program, &image.0)?;
+            let floor = peers::floor(program, image.path())?;
             if counted {
                 report.add_span("floor/hello", "call_to_first_entry", floor.first_entry);
                 report.add_span("floor/hello", "call_to_first_exit", floor.first_exit);
@@ -43,7 +43,7 @@ pub(crate) fn hello(options: &Options, report: &mut Report) -> Result<()> {
             let mut command = peers::qemu_microvm(qemu);
             command
                 .arg("-kernel")
-                .arg(&image.0)
+                .arg(image.path())
                 .args(["-device", "isa-debug-exit,iobase=0x501,iosize=2"]);
             let (text, span) = peers::run(command)?;
             ensure!(text.contains("hello"), "QEMU's guest said {text:?}");
@@ -95,9 +95,9 @@ pub(crate) fn linux(options: &Options, report: &mut Report) -> Result<()> {
 
 /// One cold start of `hello` that counts: the second, between two calls of getppid that a tracer finds.
 pub(crate) fn once() -> Result<()> {
-    let image = Hello::write()?;
+    let image = Image::write("hello", sandbox_guests::HELLO)?;
     let runtime = Runtime::new();
-    let spec = bare_spec(&image.0);
+    let spec = bare_spec(image.path());
     cold_start(&runtime, &spec)?;
     // SAFETY: getppid has no preconditions.
     unsafe { libc::getppid() };
@@ -209,7 +209,7 @@ fn runtime() -> Runtime {
     })
 }
 
-fn bare_spec(image: &Path) -> SandboxSpec {
+pub(crate) fn bare_spec(image: &Path) -> SandboxSpec {
     let mut spec = SandboxSpec::new(GuestSpec::Unikernel(UnikernelGuest {
         image: image.to_owned(),
         family: UnikernelFamily::Bare,
@@ -219,18 +219,22 @@ fn bare_spec(image: &Path) -> SandboxSpec {
     spec
 }
 
-/// The image of `hello` in a file of its own.
-struct Hello(PathBuf);
+/// A guest's image in a file of its own, which goes with the value.
+pub(crate) struct Image(PathBuf);
 
-impl Hello {
-    fn write() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("sandbox-bench-hello-{}", std::process::id()));
-        std::fs::write(&path, sandbox_guests::HELLO)?;
+impl Image {
+    pub(crate) fn write(name: &str, image: &[u8]) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("sandbox-bench-{name}-{}", std::process::id()));
+        std::fs::write(&path, image)?;
         Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
-impl Drop for Hello {
+impl Drop for Image {
     fn drop(&mut self) {
         // It lies in the temporary folder; nothing is lost if it stays.
         let _ = std::fs::remove_file(&self.0);

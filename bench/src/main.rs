@@ -6,6 +6,7 @@ mod cold_start;
 mod data_path;
 mod elf;
 mod exits;
+mod memory;
 mod peers;
 mod ping;
 mod report;
@@ -24,6 +25,7 @@ usage: sandbox-bench BENCH [OPTIONS]
   linux              a stock Linux kernel from call to /init: SDK and QEMU in turn
   data-path          disk and network of a stock Linux guest: what a request costs
   exits              one port-I/O exit to user space and back
+  memory             what a halted guest costs beyond the pages it touched
   once               one cold start of hello between two getppid calls, for strace
     --rounds N       counted rounds (default 30)
     --icount         processor time counts instructions here
@@ -63,6 +65,7 @@ fn run() -> Result<()> {
         "cold-start" => cold_start::hello(&options, &mut report)?,
         "linux" => cold_start::linux(&options, &mut report)?,
         "data-path" => data_path::measure(&options, &mut report)?,
+        "memory" => memory::beyond_guest(&mut report)?,
         "exits" => exits::round_trip(&options, &mut report)?,
         "once" => return cold_start::once(),
         _ => bail!("there is no bench {bench}\n{USAGE}"),

@@ -24,6 +24,8 @@ pub(crate) enum Unit {
     Microseconds,
     /// Executed instructions, idle time left out.
     Instructions,
+    /// Bytes.
+    Bytes,
 }
 
 /// The samples of one metric of one case.
@@ -104,6 +106,7 @@ impl Report {
         let unit = match unit {
             Unit::Microseconds => "us",
             Unit::Instructions => "instr",
+            Unit::Bytes => "bytes",
         };
         let samples = self
             .cases

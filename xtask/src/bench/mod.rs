@@ -77,7 +77,8 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
     match options.name.as_str() {
         "cold-start" => {
             if options.native && kind != HostKind::Missing {
-                native(&programs, &["cold-start"], &options, &json)?;
+                native(&programs, "cold-start", &options, &json)?;
+                native(&programs, "memory", &options, &json)?;
                 before_run::count(&programs.bench, &json)?;
             }
             if options.emulated {
@@ -142,10 +143,10 @@ fn build(workspace: &Workspace) -> Result<Programs> {
     })
 }
 
-fn native(programs: &Programs, bench: &[&str], options: &Options, json: &Path) -> Result<()> {
-    println!("\non this machine's /dev/kvm, alternating, {} rounds", options.rounds);
+fn native(programs: &Programs, bench: &str, options: &Options, json: &Path) -> Result<()> {
+    println!("\non this machine's /dev/kvm: {bench}, {} rounds", options.rounds);
     let status = std::process::Command::new(&programs.bench)
-        .args(bench)
+        .arg(bench)
         .args(["--rounds", &options.rounds.to_string()])
         .arg("--floor")
         .arg(&programs.floor)
@@ -156,7 +157,7 @@ fn native(programs: &Programs, bench: &[&str], options: &Options, json: &Path) -
         .status()?;
     match status.success() {
         true => Ok(()),
-        false => bail!("{} failed: {status}", bench.join(" ")),
+        false => bail!("{bench} failed: {status}"),
     }
 }
 
