@@ -29,8 +29,12 @@ pub fn serving(spec: &SandboxSpec) -> Box<dyn Sandbox> {
     sandbox
 }
 
+/// The counters while nothing is under way: a frame is counted when its sending returns, and may be answered before.
 fn counters(sandbox: &dyn Sandbox) -> NetworkStats {
-    sandbox.stats().unwrap().networks[0].clone()
+    sandbox.pause().unwrap();
+    let counters = sandbox.stats().unwrap().networks[0].clone();
+    sandbox.resume().unwrap();
+    counters
 }
 
 #[test]

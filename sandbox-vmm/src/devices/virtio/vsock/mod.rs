@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Data goes between the driver's buffers and the sockets without a copy, except for what a socket does not take at
-//! once: that waits in the connection, and as the guest is given credit for no more than [`BUFFER_SIZE`] bytes, no
+//! once: that waits in the connection, and as the guest is given credit for no more than `BUFFER_SIZE` bytes, no
 //! reader of the host can be so slow that the guest fills the host's memory.
 
 mod backlog;
