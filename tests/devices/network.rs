@@ -29,10 +29,14 @@ pub fn serving(spec: &SandboxSpec) -> Box<dyn Sandbox> {
     sandbox
 }
 
-/// The counters while nothing is under way: a frame is counted when its sending returns, and may be answered before.
 fn counters(sandbox: &dyn Sandbox) -> NetworkStats {
+    sandbox.stats().unwrap().networks[0].clone()
+}
+
+/// The counters while nothing is under way: a frame is counted when its sending returns, and may be answered before.
+fn settled_counters(sandbox: &dyn Sandbox) -> NetworkStats {
     sandbox.pause().unwrap();
-    let counters = sandbox.stats().unwrap().networks[0].clone();
+    let counters = counters(sandbox);
     sandbox.resume().unwrap();
     counters
 }
@@ -105,11 +109,11 @@ fn counters_tell_what_went_through_a_card() {
         let mut pinger = Pinger::new(GUEST);
         // The first ping resolves the address besides.
         pinger.ping(100);
-        let before = counters(&*sandbox);
+        let before = settled_counters(&*sandbox);
         for _ in 0..10 {
             pinger.ping(100);
         }
-        let after = counters(&*sandbox);
+        let after = settled_counters(&*sandbox);
         // Ethernet, IPv4 and ICMP headers, and the data.
         let bytes = 10 * (14 + 20 + 8 + 100);
         assert_eq!(
