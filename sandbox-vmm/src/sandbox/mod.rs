@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::{
-    Capability, ConsoleLog, Error, ErrorKind, Exit, Manifest, Phase, Result, Sandbox, SnapshotOptions, State, Stats, Teardown,
-    Timeline,
+    Capability, ConsoleLog, Error, ErrorKind, Exit, Manifest, Phase, Result, Sandbox, SnapshotOptions, State, Stats,
+    Teardown, Timeline,
 };
 
 use life::Life;
