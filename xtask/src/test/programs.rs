@@ -39,7 +39,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<Built> {
     let packages = package_names(workspace)?;
     let output = workspace
         .cargo()
-        .args(["test", "--workspace", "--no-run"])
+        .args(["test", "--workspace", "--all-features", "--no-run"])
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
