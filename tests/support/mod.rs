@@ -146,6 +146,11 @@ pub fn assets() -> Option<PathBuf> {
     folder
 }
 
+/// Whether this is the long run, in which tests may take as long as they like.
+pub fn has_time() -> bool {
+    std::env::var_os("SANDBOX_TEST_ROUNDS").is_some_and(|rounds| rounds == "full")
+}
+
 /// Says that the running test was skipped, and why.
 pub fn skip(reason: &str) {
     let thread = std::thread::current();
