@@ -18,7 +18,15 @@ pub(super) const ALL: [Check; 3] = [
     },
     Check {
         name: "lints",
-        arguments: &["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"],
+        arguments: &[
+            "clippy",
+            "--workspace",
+            "--all-features",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
         environment: &[],
     },
     Check {
