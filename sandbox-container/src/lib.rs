@@ -1,0 +1,3 @@
+//! The OCI backend: containers of runc, crun and runsc behind the contract of `sandbox-core`.
+
+mod error;
