@@ -31,6 +31,19 @@ pub struct ConsoleLog {
     capacity: usize,
     inner: Mutex<Inner>,
     changed: Condvar,
+    watcher: Option<Watcher>,
+}
+
+/// Called when there is news, by whoever brings it and under the log's lock: it must return at once and not come back
+/// to the log.
+type OnNews = Box<dyn Fn() + Send + Sync>;
+
+struct Watcher(OnNews);
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watcher")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +53,8 @@ struct Inner {
     bytes: VecDeque<u8>,
     closed: bool,
     waiters: usize,
+    /// The watcher is to be told of the next news.
+    watched: bool,
 }
 
 impl Inner {
@@ -55,7 +70,18 @@ impl ConsoleLog {
             capacity,
             inner: Mutex::new(Inner::default()),
             changed: Condvar::new(),
+            watcher: None,
         }
+    }
+
+    /// A log whose first output, or end, after each [`ConsoleLog::take_from`] is told to `on_news`. This is for readers
+    /// that wait for other things as well; it is called by whoever writes, and must return at once without using the
+    /// log.
+    pub fn watched(capacity: usize, on_news: impl Fn() + Send + Sync + 'static) -> Self {
+        let mut log = Self::new(capacity);
+        log.lock().watched = true;
+        log.watcher = Some(Watcher(Box::new(on_news)));
+        log
     }
 
     /// Appends what the guest wrote.
@@ -70,12 +96,50 @@ impl ConsoleLog {
         if inner.waiters > 0 {
             self.changed.notify_all();
         }
+        self.tell_watcher(&mut inner);
+    }
+
+    /// Appends output that begins at `start`: what lies between the present end and there was lost on the way. Output
+    /// that is held already is not appended again.
+    pub fn append_at(&self, start: u64, bytes: &[u8]) {
+        let known = {
+            let mut inner = self.lock();
+            if start > inner.end() {
+                inner.bytes.clear();
+                inner.start = start;
+            }
+            usize::try_from(inner.end() - start).unwrap_or(usize::MAX)
+        };
+        if let Some(news) = bytes.get(known..) {
+            self.append(news);
+        }
     }
 
     /// Says that no more output will come, and wakes all readers.
     pub fn close(&self) {
-        self.lock().closed = true;
+        let mut inner = self.lock();
+        inner.closed = true;
         self.changed.notify_all();
+        self.tell_watcher(&mut inner);
+    }
+
+    /// Like [`ConsoleLog::read_from`], at most `most` bytes. If that is all there is, the watcher is told of the next
+    /// news.
+    pub fn take_from(&self, position: u64, most: usize) -> ConsoleChunk {
+        let mut inner = self.lock();
+        let mut chunk = chunk(&inner, position);
+        inner.watched = chunk.bytes.len() <= most;
+        chunk.closed &= inner.watched;
+        chunk.bytes.truncate(most);
+        chunk
+    }
+
+    fn tell_watcher(&self, inner: &mut Inner) {
+        if let Some(Watcher(on_news)) = &self.watcher
+            && std::mem::take(&mut inner.watched)
+        {
+            on_news();
+        }
     }
 
     /// What is held from `position` on; starts later if that has been pushed out already. Does not wait.
@@ -205,6 +269,41 @@ mod tests {
         log.close();
         assert_eq!(log.wait_for(b"ready", 0, Duration::MAX), None);
         assert!(log.wait_from(19, Duration::MAX).closed);
+    }
+
+    #[test]
+    fn output_that_was_passed_on_keeps_its_positions() {
+        let log = ConsoleLog::new(64);
+        log.append_at(0, b"abc");
+        log.append_at(2, b"cde");
+        assert_eq!(log.read_from(0).bytes, b"abcde");
+        log.append_at(0, b"ab");
+        assert_eq!(log.read_from(0).end(), 5);
+        log.append_at(9, b"xyz");
+        let chunk = log.read_from(0);
+        assert_eq!((chunk.start, &chunk.bytes[..]), (9, &b"xyz"[..]));
+    }
+
+    #[test]
+    fn a_watcher_is_told_once_of_what_it_has_not_taken() {
+        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let log = {
+            let told = Arc::clone(&told);
+            ConsoleLog::watched(64, move || {
+                told.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            })
+        };
+        let times = || told.load(std::sync::atomic::Ordering::SeqCst);
+        log.append(b"ab");
+        log.append(b"c");
+        assert_eq!(times(), 1);
+        assert_eq!(log.take_from(0, 2).bytes, b"ab");
+        log.append(b"d");
+        assert_eq!(times(), 1, "not everything was taken");
+        assert_eq!(log.take_from(2, 2).bytes, b"cd");
+        log.close();
+        assert_eq!(times(), 2);
+        assert!(log.take_from(4, 2).closed);
     }
 
     #[test]

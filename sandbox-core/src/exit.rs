@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// How a sandbox ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Exit {
     /// The init process, or the guest by its debug-exit port, gave an exit code.
@@ -61,7 +63,7 @@ impl fmt::Display for Exit {
 }
 
 /// What is known of a guest at its fault.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultReport {
     /// What the guest did, or what the host could not do for it.
     pub what: String,
@@ -92,7 +94,7 @@ impl fmt::Display for FaultReport {
 }
 
 /// Registers of an x86-64 virtual processor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are the registers' own names")]
 pub struct Registers {
     pub rax: u64,

@@ -1,7 +1,9 @@
 //! What a sandbox uses: one struct for all backends.
 
+use serde::{Deserialize, Serialize};
+
 /// A reading of a sandbox's counters. Sizes in bytes, times in nanoseconds; `None` where a backend cannot tell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Memory.
     pub memory: MemoryStats,
@@ -14,7 +16,7 @@ pub struct Stats {
 }
 
 /// Memory in use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStats {
     /// Resident memory of the processes that belong to the sandbox alone; `None` for one that lives in its embedder.
     pub resident: Option<u64>,
@@ -32,7 +34,7 @@ pub struct MemoryStats {
 }
 
 /// A guest's own figures. Sizes in bytes; `None` where the guest does not tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportedMemory {
     /// All its memory.
     pub total: Option<u64>,
@@ -53,7 +55,7 @@ pub struct ReportedMemory {
 }
 
 /// Processor time used up to now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuStats {
     /// Time of the guest's processors, the host's work on their threads included.
     pub guest: Option<u64>,
@@ -64,7 +66,7 @@ pub struct CpuStats {
 }
 
 /// Counters of a disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskStats {
     /// Read requests.
     pub reads: u64,
@@ -81,7 +83,7 @@ pub struct DiskStats {
 }
 
 /// Counters of a network card, from the guest's side.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkStats {
     /// Frames that the guest received.
     pub received_frames: u64,

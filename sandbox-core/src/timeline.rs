@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 /// A moment in a sandbox's life, in the order in which a cold start reaches them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[repr(usize)]
 pub enum Phase {
@@ -145,11 +147,19 @@ impl Recorder {
             return;
         }
         let elapsed = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
+        self.record_at(phase, elapsed, 0);
+    }
+
+    /// Stamps `phase` with a moment that somebody else saw, another process that serves the sandbox: `real` nanoseconds
+    /// since the origin, and `cpu` nanoseconds of processor time beside this process's own.
+    pub fn record_at(&self, phase: Phase, real: u64, cpu: u64) {
+        let stamp = &self.stamps[phase as usize];
         let first = stamp
             .real
-            .compare_exchange(0, elapsed + 1, Ordering::Relaxed, Ordering::Relaxed);
+            .compare_exchange(0, real.saturating_add(1), Ordering::Relaxed, Ordering::Relaxed);
         if let (Ok(_), Some(clock)) = (first, self.cpu_clock) {
-            stamp.cpu.store(clock() - self.cpu_origin, Ordering::Relaxed);
+            let own = clock().saturating_sub(self.cpu_origin);
+            stamp.cpu.store(own.saturating_add(cpu), Ordering::Relaxed);
         }
     }
 

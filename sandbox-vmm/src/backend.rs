@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sandbox_core::timeline::Recorder;
-use sandbox_core::{Backend, Error, Phase, Probe, RestoreOptions, Restored, Result, Sandbox, SandboxSpec};
+use sandbox_core::{Backend, ConsoleLog, Error, Phase, Probe, RestoreOptions, Restored, Result, Sandbox, SandboxSpec};
 
-use crate::assemble::{self, Library};
+use crate::assemble::{self, Library, Prepared};
 use crate::dialect;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
 use crate::machine::probe;
+use crate::sandbox::confinement::Unconfined;
 use crate::sandbox::life::Life;
-use crate::sandbox::{CAPABILITIES, KvmSandbox, ReadySignal};
+use crate::sandbox::{CAPABILITIES, KvmSandbox, Outlets};
 
 /// How the KVM backend is set up.
 #[derive(Clone, Debug)]
@@ -116,11 +117,16 @@ impl Backend for KvmBackend {
     fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
         let cpu_clock = self.cpu_timeline.then_some(process_cpu_nanoseconds as _);
         let recorder = Arc::new(Recorder::start(cpu_clock));
-        let ready = ReadySignal::new(Arc::clone(&recorder));
-        let parts = assemble::assemble(&self.host, &self.library, spec, &recorder, &ready)?;
-        recorder.record(Phase::Created);
-        let life = Life::new(recorder, ready, parts.assembly, self.kick_signal);
-        let sandbox = KvmSandbox::new(self.name_for(spec), life, parts.readiness, parts.counters);
+        let Prepared {
+            draft,
+            opened,
+            readiness,
+        } = assemble::open(&self.host, &self.library, spec)?;
+        let outlets = Outlets::new(recorder, ConsoleLog::new(console_capacity(spec)));
+        let parts = assemble::assemble(&self.host, &self.library, spec, &draft, opened, &outlets)?;
+        outlets.recorder.record(Phase::Created);
+        let life = Life::new(outlets, parts.assembly, self.kick_signal, Arc::new(Unconfined));
+        let sandbox = KvmSandbox::new(self.name_for(spec), life, readiness, parts.counters);
         Ok(Box::new(sandbox))
     }
 
@@ -128,6 +134,11 @@ impl Backend for KvmBackend {
         let context = "micro-VMs cannot be restored yet";
         Err(Error::new(sandbox_core::ErrorKind::Unsupported, context))
     }
+}
+
+/// How much console output is kept, in bytes.
+fn console_capacity(spec: &SandboxSpec) -> usize {
+    usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX)
 }
 
 /// Processor time of all threads of this process, in nanoseconds.

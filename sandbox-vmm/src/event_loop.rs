@@ -45,8 +45,8 @@ struct Stop {
 type Subscriber = Box<dyn MutEventSubscriber + Send>;
 
 impl EventLoop {
-    /// Starts a thread for `sources`, or none if there is nothing to watch.
-    pub fn spawn(sources: EventSources) -> io::Result<Option<Self>> {
+    /// Starts a thread for `sources`, or none if there is nothing to watch. The thread does `first` first.
+    pub fn spawn(sources: EventSources, first: impl FnOnce() + Send + 'static) -> io::Result<Option<Self>> {
         let watched = sources.devices.iter().any(|(_, events)| !events.is_empty());
         if !watched && sources.deadline.is_none() {
             return Ok(None);
@@ -71,7 +71,10 @@ impl EventLoop {
         let thread = thread::Builder::new()
             .name("sandbox-events".to_owned())
             .stack_size(STACK_SIZE)
-            .spawn(move || serve(manager, &stopped))?;
+            .spawn(move || {
+                first();
+                serve(manager, &stopped);
+            })?;
         Ok(Some(Self { thread, stop }))
     }
 
@@ -161,7 +164,7 @@ mod tests {
             devices: Vec::new(),
             deadline: None,
         };
-        assert!(EventLoop::spawn(sources).unwrap().is_none());
+        assert!(EventLoop::spawn(sources, || ()).unwrap().is_none());
     }
 
     #[test]
@@ -172,7 +175,7 @@ mod tests {
             devices: Vec::new(),
             deadline: Some((Duration::from_millis(1), action)),
         };
-        let event_loop = EventLoop::spawn(sources).unwrap().unwrap();
+        let event_loop = EventLoop::spawn(sources, || ()).unwrap().unwrap();
         receiver.recv().unwrap();
         event_loop.stop();
         assert!(receiver.recv().is_err(), "fired a second time");

@@ -1,10 +1,11 @@
-//! The virtio devices of a spec: opened first, put into the machine later.
+//! The virtio devices of a spec: made from what was opened for them, and put into the machine.
 
 use std::sync::{Arc, Mutex};
 
 use sandbox_core::spec::SandboxSpec;
 use sandbox_core::{Error, Result};
 
+use super::opened::OpenDevices;
 use super::{disk, network, others};
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::transport::MmioTransport;
@@ -30,53 +31,69 @@ pub struct Slot {
     pub gsi: u32,
 }
 
-/// Devices with their host resources, in the order in which the guest finds them.
+/// Where the devices of `spec` stand, in the order in which the guest finds them.
+pub fn slots(spec: &SandboxSpec) -> Result<Vec<Slot>> {
+    let groups = [
+        (spec.disks.len(), "disks"),
+        (spec.networks.len(), "networks"),
+        (usize::from(spec.vsock.is_some()), "vsock"),
+        (usize::from(spec.rng), "rng"),
+        (usize::from(spec.balloon.is_some()), "balloon"),
+    ];
+    let mut slots = Vec::new();
+    for (count, field) in groups {
+        for _ in 0..count {
+            let Some(gsi) = GSIS.get(slots.len()) else {
+                let context = format!("the machine has room for {} devices in all", GSIS.len());
+                return Err(Error::unsupported(field, context));
+            };
+            slots.push(Slot {
+                window: MMIO_START + slots.len() as u64 * MMIO_WINDOW_SIZE,
+                gsi: *gsi,
+            });
+        }
+    }
+    Ok(slots)
+}
+
+/// The devices, in the order of their slots.
+#[derive(Default)]
 pub struct DeviceSet {
     devices: Vec<SharedDevice>,
-    slots: Vec<Slot>,
     counters: Counters,
 }
 
 impl DeviceSet {
-    /// Opens every host resource that the spec's devices need. Taps that it creates vanish when they are dropped.
-    pub fn open(spec: &SandboxSpec, ready: &ReadySignal) -> Result<Self> {
-        let mut set = Self {
-            devices: Vec::new(),
-            slots: Vec::new(),
-            counters: Counters::default(),
-        };
-        for (index, disk) in spec.disks.iter().enumerate() {
-            let device = disk::open(disk, &format!("disks[{index}]"))?;
+    /// The devices of `spec` before what was opened for them.
+    pub fn new(spec: &SandboxSpec, opened: OpenDevices, ready: &ReadySignal) -> Result<Self> {
+        let mut set = Self::default();
+        for (index, (disk, file)) in spec.disks.iter().zip(opened.disks).enumerate() {
+            let device = disk::device(disk, file, &format!("disks[{index}]"))?;
             set.counters.disks.push(device.counters());
-            set.add(device, "disks")?;
+            set.add(device);
         }
-        for (index, network) in spec.networks.iter().enumerate() {
-            let device = network::open(network, &format!("networks[{index}]"))?;
+        for (index, (network, opened)) in spec.networks.iter().zip(opened.networks).enumerate() {
+            let device = network::device(network, opened, &format!("networks[{index}]"))?;
             set.counters.networks.push(device.counters());
-            set.add(device, "networks")?;
+            set.add(device);
         }
-        if let Some(vsock) = &spec.vsock {
-            set.add(others::vsock(vsock, spec.ready.as_ref(), ready)?, "vsock")?;
+        if let (Some(vsock), Some(sockets)) = (&spec.vsock, opened.vsock) {
+            set.add(others::vsock(vsock, sockets, spec.ready.as_ref(), ready)?);
         }
         if spec.rng {
-            set.add(others::rng()?, "rng")?;
+            set.add(others::rng()?);
         }
         if let Some(balloon) = &spec.balloon {
             let device = others::balloon(balloon, spec.memory)?;
             set.counters.balloon = Some(device.handle());
-            set.add(device, "balloon")?;
+            set.add(device);
         }
         Ok(set)
     }
 
-    /// Where the devices will stand.
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
-    }
-
-    /// Puts the devices into `machine`.
-    pub fn install(self, machine: &mut Machine) -> Counters {
-        for (device, slot) in self.devices.iter().zip(&self.slots) {
+    /// Puts the devices into `machine`, each at its slot.
+    pub fn install(self, machine: &mut Machine, slots: &[Slot]) -> Counters {
+        for (device, slot) in self.devices.iter().zip(slots) {
             let line = Box::new(GsiLine::new(Arc::clone(&machine.vm), slot.gsi));
             let memory = machine.vm.memory().clone();
             machine.mmio.add(MmioTransport::new(Arc::clone(device), memory, line));
@@ -85,17 +102,7 @@ impl DeviceSet {
         self.counters
     }
 
-    fn add(&mut self, device: impl VirtioDevice + 'static, field: &'static str) -> Result<()> {
-        let number = self.devices.len();
-        let Some(gsi) = GSIS.get(number) else {
-            let context = format!("the machine has room for {} devices in all", GSIS.len());
-            return Err(Error::unsupported(field, context));
-        };
-        self.slots.push(Slot {
-            window: MMIO_START + number as u64 * MMIO_WINDOW_SIZE,
-            gsi: *gsi,
-        });
+    fn add(&mut self, device: impl VirtioDevice + 'static) {
         self.devices.push(Arc::new(Mutex::new(device)));
-        Ok(())
     }
 }

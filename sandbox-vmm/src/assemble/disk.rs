@@ -1,5 +1,7 @@
 //! Disks.
 
+use std::fs::File;
+
 use sandbox_core::spec::DiskSpec;
 use sandbox_core::{Error, ErrorKind, Result};
 
@@ -7,16 +9,19 @@ use crate::devices::virtio::block::{BlockConfig, BlockDevice, BlockError, open_d
 use crate::error::{kind_of, with_cause};
 
 /// Opens and locks `disk`, which stands at `field` in the spec.
-pub(super) fn open(disk: &DiskSpec, field: &str) -> Result<BlockDevice> {
-    let failed = |error| disk_error(error, field);
-    let file = open_disk(&disk.path, disk.read_only).map_err(failed)?;
+pub(super) fn open(disk: &DiskSpec, field: &str) -> Result<File> {
+    open_disk(&disk.path, disk.read_only).map_err(|error| disk_error(error, field))
+}
+
+/// The device before `file`.
+pub(super) fn device(disk: &DiskSpec, file: File, field: &str) -> Result<BlockDevice> {
     let config = BlockConfig {
         file,
         read_only: disk.read_only,
         serial: disk.id.clone(),
         rate_limit: disk.rate_limit,
     };
-    BlockDevice::new(config).map_err(failed)
+    BlockDevice::new(config).map_err(|error| disk_error(error, field))
 }
 
 fn disk_error(error: BlockError, field: &str) -> Error {

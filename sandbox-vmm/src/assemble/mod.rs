@@ -7,6 +7,7 @@
 mod devices;
 mod disk;
 mod network;
+mod opened;
 mod others;
 
 use std::sync::Arc;
@@ -16,8 +17,7 @@ use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use sandbox_core::limits::Limits;
 use sandbox_core::spec::{BootProtocol, HugePages as HugePagesSpec, Isolation, SandboxSpec};
-use sandbox_core::timeline::Recorder;
-use sandbox_core::{ConsoleLog, Error, ErrorKind, Phase, Result};
+use sandbox_core::{Error, ErrorKind, Phase, Result};
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -27,7 +27,7 @@ use crate::boot::store::{InitrdStore, KernelStore, Placement, StoredInitrd, Stor
 use crate::boot::{self, BootError, BootParameters, Entry, Protocol};
 use crate::devices::legacy::{LegacyDevices, SERIAL_GSI};
 use crate::devices::mmio_bus::MmioBus;
-use crate::dialect::{self, BootPlan, Discovery};
+use crate::dialect::{BootPlan, Discovery};
 use crate::error::{BootFields, boot_error, with_cause};
 use crate::machine::Machine;
 use crate::machine::cpuid::{CpuidConfig, CpuidTemplate};
@@ -38,9 +38,9 @@ use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, HugePages};
 use crate::random::random_bytes;
 use crate::sandbox::life::Assembly;
-use crate::sandbox::ready::Readiness;
-use crate::sandbox::{Counters, ReadySignal};
+use crate::sandbox::{Counters, Outlets};
 use devices::{DeviceSet, EVENT_GSI, Slot};
+pub use opened::{Opened, Prepared, open};
 
 /// Guests below this have small pages unless the spec says otherwise, in bytes.
 const SMALL_GUEST: u64 = 64 << 20;
@@ -82,59 +82,75 @@ impl Library {
 pub struct Parts {
     /// The machine and its vCPUs.
     pub assembly: Assembly,
-    /// How readiness is known.
-    pub readiness: Readiness,
     /// What the devices count.
     pub counters: Counters,
 }
 
-/// Makes everything that `spec` describes.
+/// What follows from a spec and its kernel before anything is made.
+pub struct Draft<'a> {
+    plan: BootPlan<'a>,
+    protocol: Protocol,
+    slots: Vec<Slot>,
+    cmdline: CommandLine,
+    cpuid: CpuidTemplate,
+}
+
+impl<'a> Draft<'a> {
+    /// Decides all that can be decided without the devices' host resources.
+    pub fn new(host: &KvmHost, spec: &'a SandboxSpec, plan: BootPlan<'a>, kernel: &StoredKernel) -> Result<Self> {
+        let protocol = protocol(&plan, kernel)?;
+        let slots = devices::slots(spec)?;
+        let cmdline = command_line(&plan, kernel, &slots)?;
+        let cpuid = CpuidTemplate::new(
+            host.supported_cpuid(),
+            &CpuidConfig {
+                vcpus: spec.vcpus,
+                tsc_deadline: host.has_tsc_deadline() && plan.chipset.irqchip,
+                tsc_khz: None,
+                mask: &spec.cpu.mask,
+            },
+        )?;
+        Ok(Self {
+            plan,
+            protocol,
+            slots,
+            cmdline,
+            cpuid,
+        })
+    }
+}
+
+/// Makes everything that `spec` describes, by the draft that was made for it and of what was opened for it.
 pub fn assemble(
     host: &KvmHost,
     library: &Library,
     spec: &SandboxSpec,
-    recorder: &Recorder,
-    ready: &ReadySignal,
+    draft: &Draft<'_>,
+    opened: Opened,
+    outlets: &Outlets,
 ) -> Result<Parts> {
-    spec.validate()?;
-    refuse_what_is_missing(host, spec)?;
-    let plan = dialect::select(spec)?.plan(spec)?;
-    let kernel = library.kernel(&plan)?;
-    let initrd = library.initrd(&plan)?;
-    let protocol = protocol(&plan, &kernel)?;
-    let readiness = Readiness::new(spec.ready.as_ref())?;
-    let devices = DeviceSet::open(spec, ready)?;
-    let cmdline = command_line(&plan, &kernel, devices.slots())?;
-    let cpuid = CpuidTemplate::new(
-        host.supported_cpuid(),
-        &CpuidConfig {
-            vcpus: spec.vcpus,
-            tsc_deadline: host.has_tsc_deadline() && plan.chipset.irqchip,
-            tsc_khz: None,
-            mask: &spec.cpu.mask,
-        },
-    )?;
+    let recorder = &outlets.recorder;
+    let plan = &draft.plan;
+    let devices = DeviceSet::new(spec, opened.devices, &outlets.ready)?;
     recorder.record(Phase::SpecChecked);
 
     let vm = host.create_vm()?;
     recorder.record(Phase::VmCreated);
-    let huge_pages = huge_pages(spec, &plan);
+    let huge_pages = huge_pages(spec, plan);
     let memory = GuestMemory::new(spec.memory, huge_pages, spec.track_dirty)?;
     let vm = Arc::new(Vm::new(vm, memory.clone(), plan.chipset, spec.track_dirty)?);
     recorder.record(Phase::MemoryMapped);
     let handover = Handover {
-        kernel: &kernel,
+        kernel: &opened.kernel,
         placement: kernel_placement(huge_pages),
-        initrd: initrd.as_deref(),
-        cmdline: &cmdline,
-        slots: devices.slots(),
+        initrd: opened.initrd.as_deref(),
+        cmdline: &draft.cmdline,
+        slots: &draft.slots,
         vcpus: spec.vcpus,
     };
-    let entry = load(&memory, &plan, protocol, &handover, &library.tables)?;
+    let entry = load(&memory, plan, draft.protocol, &handover, &library.tables)?;
     recorder.record(Phase::KernelLoaded);
-    let console = Arc::new(ConsoleLog::new(
-        usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX),
-    ));
+    let console = Arc::clone(&outlets.console);
     let serial_line = Box::new(GsiLine::new(Arc::clone(&vm), SERIAL_GSI));
     let ports = LegacyDevices::new(Arc::clone(&console), serial_line, plan.ports);
     let mut machine = Machine {
@@ -145,9 +161,9 @@ pub fn assemble(
         software_kvm: host.is_software(),
         vm,
     };
-    let counters = devices.install(&mut machine);
+    let counters = devices.install(&mut machine, &draft.slots);
     recorder.record(Phase::DevicesReady);
-    let vcpus = vcpus(&machine.vm, spec.vcpus, &cpuid, plan.firmware_msrs)?;
+    let vcpus = vcpus(&machine.vm, spec.vcpus, &draft.cpuid, plan.firmware_msrs)?;
     set_entry(host, &vcpus[0], &entry)?;
     recorder.record(Phase::VcpusReady);
     Ok(Parts {
@@ -156,7 +172,6 @@ pub fn assemble(
             vcpus,
             deadline: spec.limits.deadline_ms.map(Duration::from_millis),
         },
-        readiness,
         counters,
     })
 }

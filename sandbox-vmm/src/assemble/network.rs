@@ -10,17 +10,30 @@ use crate::devices::virtio::net::{Net, NetConfig};
 use crate::error::{kind_of, with_cause};
 use crate::random::random_bytes;
 
-/// Makes the card of `network`, which stands at `field` in the spec.
-pub(super) fn open(network: &NetworkSpec, field: &str) -> Result<Net> {
+/// The host's side of a card, opened.
+pub struct OpenNetwork {
+    /// The tap.
+    pub tap: Tap,
+    /// The card's address.
+    pub mac: MacAddress,
+}
+
+/// Opens what `network` needs, which stands at `field` in the spec.
+pub(super) fn open(network: &NetworkSpec, field: &str) -> Result<OpenNetwork> {
     let mac = mac_address(network, field)?;
     let tap = open_tap(network, field)?;
+    Ok(OpenNetwork { tap, mac })
+}
+
+/// The card before `opened`.
+pub(super) fn device(network: &NetworkSpec, opened: OpenNetwork, field: &str) -> Result<Net> {
     let config = NetConfig {
         mtu: network.mtu,
         rx_limit: network.receive_limit,
         tx_limit: network.send_limit,
-        ..NetConfig::new(mac.octets())
+        ..NetConfig::new(opened.mac.octets())
     };
-    Net::new(config, Box::new(tap))
+    Net::new(config, Box::new(opened.tap))
         .map_err(|error| with_cause(ErrorKind::HostExhausted, error).with_field(field.to_owned()))
 }
 

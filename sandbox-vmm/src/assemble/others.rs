@@ -5,12 +5,17 @@ use sandbox_core::{Error, ErrorKind, Result};
 
 use crate::devices::virtio::balloon::{BALLOON_PAGE_SIZE, Balloon, BalloonConfig};
 use crate::devices::virtio::rng::{RngConfig, RngDevice};
-use crate::devices::virtio::vsock::{ReadyPort, Vsock, VsockConfig, VsockError};
+use crate::devices::virtio::vsock::{HostSockets, ReadyPort, Vsock, VsockConfig, VsockError};
 use crate::error::{kind_of, with_cause};
 use crate::sandbox::ReadySignal;
 
-/// The socket device; a guest's connection to the port of `check` gives the signal.
-pub(super) fn vsock(vsock: &VsockSpec, check: Option<&ReadyCheck>, signal: &ReadySignal) -> Result<Vsock> {
+/// The socket device before `sockets`; a guest's connection to the port of `check` gives the signal.
+pub(super) fn vsock(
+    vsock: &VsockSpec,
+    sockets: HostSockets,
+    check: Option<&ReadyCheck>,
+    signal: &ReadySignal,
+) -> Result<Vsock> {
     let ready = match check {
         Some(ReadyCheck::Vsock { port }) => {
             let signal = signal.clone();
@@ -23,19 +28,21 @@ pub(super) fn vsock(vsock: &VsockSpec, check: Option<&ReadyCheck>, signal: &Read
     };
     let config = VsockConfig {
         guest_cid: vsock.cid,
-        uds_path: vsock.path.clone(),
+        sockets,
         ready,
     };
-    Vsock::new(config).map_err(|error| {
-        let (kind, field) = match &error {
-            VsockError::ReservedCid { .. } => (ErrorKind::InvalidSpec, "vsock.cid"),
-            VsockError::PathTooLong { .. } => (ErrorKind::InvalidSpec, "vsock.path"),
-            VsockError::PathExists { .. } => (ErrorKind::AlreadyExists, "vsock.path"),
-            VsockError::Listen { source, .. } => (kind_of(source), "vsock.path"),
-            VsockError::Watch(_) => (ErrorKind::HostExhausted, "vsock"),
-        };
-        with_cause(kind, error).with_field(field)
-    })
+    Vsock::new(config).map_err(vsock_error)
+}
+
+pub(super) fn vsock_error(error: VsockError) -> Error {
+    let (kind, field) = match &error {
+        VsockError::ReservedCid { .. } => (ErrorKind::InvalidSpec, "vsock.cid"),
+        VsockError::PathTooLong { .. } => (ErrorKind::InvalidSpec, "vsock.path"),
+        VsockError::PathExists { .. } => (ErrorKind::AlreadyExists, "vsock.path"),
+        VsockError::Listen { source, .. } => (kind_of(source), "vsock.path"),
+        VsockError::Watch(_) => (ErrorKind::HostExhausted, "vsock"),
+    };
+    with_cause(kind, error).with_field(field)
 }
 
 /// The entropy device.

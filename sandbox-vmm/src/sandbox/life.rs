@@ -15,6 +15,8 @@ use sandbox_core::sandbox::PendingTeardown;
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{ConsoleLog, Error, ErrorKind, Exit, FaultReport, Lifecycle, Phase, Result, State, Verb};
 
+use super::Outlets;
+use super::confinement::{Confinement, Role};
 use super::ready::ReadySignal;
 use crate::event_loop::{EventLoop, EventSources, OnDeadline};
 use crate::gate::Gate;
@@ -54,6 +56,7 @@ pub struct Life {
     pub(super) ready: ReadySignal,
     pub(super) crew: Crew,
     signal: KickSignal,
+    confinement: Arc<dyn Confinement>,
     lifecycle: Mutex<Lifecycle>,
     /// Why the guest is being ended; the first cause stays.
     cause: Mutex<Option<Exit>>,
@@ -66,14 +69,20 @@ pub struct Life {
 
 impl Life {
     /// The life of a sandbox that was just created.
-    pub fn new(recorder: Arc<Recorder>, ready: ReadySignal, assembly: Assembly, signal: KickSignal) -> Arc<Self> {
+    pub fn new(
+        outlets: Outlets,
+        assembly: Assembly,
+        signal: KickSignal,
+        confinement: Arc<dyn Confinement>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            recorder,
-            console: Arc::clone(&assembly.machine.console),
+            recorder: outlets.recorder,
+            console: outlets.console,
             exit: Gate::default(),
-            ready,
+            ready: outlets.ready,
             crew: Crew::new(assembly.vcpus.len()),
             signal,
+            confinement,
             lifecycle: Mutex::new(Lifecycle::created()),
             cause: Mutex::new(None),
             holding: Mutex::new(Holding::Assembled(Box::new(assembly))),
@@ -94,7 +103,10 @@ impl Life {
         let mut lifecycle = self.lifecycle();
         lifecycle.apply(Verb::Start)?;
         match self.launch() {
-            Ok(()) => lifecycle.apply(Verb::Entered).map(drop),
+            Ok(()) => {
+                self.confinement.enter(Role::Control);
+                lifecycle.apply(Verb::Entered).map(drop)
+            }
             Err(error) => {
                 lifecycle.apply(Verb::Failed)?;
                 drop(lifecycle);
@@ -216,7 +228,9 @@ impl Life {
             vcpus,
             deadline,
         } = *assembly;
-        self.team().event_loop = EventLoop::spawn(self.event_sources(&machine, deadline))?;
+        let confinement = Arc::clone(&self.confinement);
+        let sources = self.event_sources(&machine, deadline);
+        self.team().event_loop = EventLoop::spawn(sources, move || confinement.enter(Role::Events))?;
         let machine = Arc::new(machine);
         *holding = Holding::Launched(Arc::clone(&machine));
         drop(holding);
@@ -265,6 +279,7 @@ impl Life {
     /// A vCPU thread's work. It departs however its guest code ends, by a panic in a device's handler as well: the
     /// embedder lives on, and whoever waits for this sandbox hears of it.
     fn serve(&self, mut vcpu: Vcpu, machine: &Machine) {
+        self.confinement.enter(Role::Vcpu);
         let run = catch_unwind(AssertUnwindSafe(|| vcpu.run(machine, &self.crew, self, self.signal)));
         match run {
             Ok(Ok(Some(exit))) => self.end(exit),

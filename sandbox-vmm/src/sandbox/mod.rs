@@ -1,5 +1,6 @@
 //! A sandbox behind the trait.
 
+pub mod confinement;
 pub mod life;
 pub mod ready;
 mod usage;
@@ -9,15 +10,37 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sandbox_core::timeline::Recorder;
 use sandbox_core::{
-    Capability, ConsoleLog, Error, ErrorKind, Exit, Manifest, Phase, Result, Sandbox, SnapshotOptions, State, Stats,
-    Teardown, Timeline,
+    Capability, ConsoleLog, Error, ErrorKind, Exit, Manifest, Result, Sandbox, SnapshotOptions, State, Stats, Teardown,
+    Timeline,
 };
 
 use life::Life;
-use ready::Readiness;
 pub use ready::ReadySignal;
+use ready::{Readiness, Signs};
 pub use usage::Counters;
+
+/// Where what becomes known of a sandbox goes.
+pub struct Outlets {
+    /// When what was reached.
+    pub recorder: Arc<Recorder>,
+    /// Whether the guest is ready; stamps the same recorder.
+    pub ready: ReadySignal,
+    /// What the guest writes.
+    pub console: Arc<ConsoleLog>,
+}
+
+impl Outlets {
+    /// Outlets that stamp `recorder`, around a console.
+    pub fn new(recorder: Arc<Recorder>, console: ConsoleLog) -> Self {
+        Self {
+            ready: ReadySignal::new(Arc::clone(&recorder)),
+            recorder,
+            console: Arc::new(console),
+        }
+    }
+}
 
 /// A micro-VM that lives in this process.
 pub struct KvmSandbox {
@@ -85,11 +108,12 @@ impl Sandbox for KvmSandbox {
             State::Running | State::Paused | State::Stopped => {}
             _ => return Err(self.wrong_state("wait for")),
         }
-        self.readiness.wait(&self.life, timeout)?;
-        self.life.ready.give();
-        // A guest that has ended takes no signal any more; its check passed all the same.
-        self.life.recorder.record(Phase::Ready);
-        Ok(())
+        let signs = Signs {
+            ready: &self.life.ready,
+            console: &self.life.console,
+            exit: &self.life.exit,
+        };
+        self.readiness.wait(&signs, timeout)
     }
 
     fn pause(&self) -> Result<()> {

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::spec::ReadyCheck;
 use sandbox_core::timeline::Recorder;
-use sandbox_core::{Error, ErrorKind, Phase, Result};
+use sandbox_core::{ConsoleLog, Error, ErrorKind, Exit, Phase, Result};
 
-use super::life::Life;
 use crate::gate::Gate;
 
 /// First and longest time between two attempts to reach a guest that does not answer yet. An attempt costs a guest on
@@ -46,17 +45,24 @@ impl ReadySignal {
     }
 
     /// The guest has ended, and will not give the signal any more.
-    pub(super) fn guest_ended(&self) {
+    pub(crate) fn guest_ended(&self) {
         self.verdict.open(false);
     }
 
-    pub(super) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.verdict.get() == Some(true)
     }
 
     fn wait(&self, timeout: Duration) -> bool {
         self.verdict.wait(Some(timeout)) == Some(true)
     }
+}
+
+/// The signs of a guest's life that checks go by.
+pub(crate) struct Signs<'a> {
+    pub(crate) ready: &'a ReadySignal,
+    pub(crate) console: &'a ConsoleLog,
+    pub(crate) exit: &'a Gate<Exit>,
 }
 
 /// A readiness check, with the host resources that it needs.
@@ -97,8 +103,8 @@ impl Readiness {
         })
     }
 
-    /// Waits until the check passes, the guest ends or `timeout` is over.
-    pub(super) fn wait(&self, life: &Life, timeout: Duration) -> Result<()> {
+    /// Waits until the check passes, the guest ends or `timeout` is over. That it passed is stamped.
+    pub(crate) fn wait(&self, signs: &Signs<'_>, timeout: Duration) -> Result<()> {
         let deadline = Instant::now().checked_add(timeout);
         let left = || match deadline {
             Some(deadline) => deadline.saturating_duration_since(Instant::now()),
@@ -106,14 +112,19 @@ impl Readiness {
         };
         let passed = match self {
             Self::Started => true,
-            Self::Signalled => life.ready.wait(timeout),
-            Self::Console(marker) => life.console.wait_for(marker, 0, timeout).is_some(),
-            Self::Tcp(address) => attempt(life, left, |time| connect(*address, time).is_some()),
-            Self::Http(address, path) => attempt(life, left, |time| answers(*address, path, time)),
-            Self::Post(listener, path) => attempt(life, left, |_| posted(listener, path)),
+            Self::Signalled => signs.ready.wait(timeout),
+            Self::Console(marker) => signs.console.wait_for(marker, 0, timeout).is_some(),
+            Self::Tcp(address) => attempt(signs.exit, left, |time| connect(*address, time).is_some()),
+            Self::Http(address, path) => attempt(signs.exit, left, |time| answers(*address, path, time)),
+            Self::Post(listener, path) => attempt(signs.exit, left, |_| posted(listener, path)),
         };
-        match (passed, life.exit.get()) {
-            (true, _) => Ok(()),
+        match (passed, signs.exit.get()) {
+            (true, _) => {
+                signs.ready.give();
+                // A guest that has ended takes no signal any more; its check passed all the same.
+                signs.ready.recorder.record(Phase::Ready);
+                Ok(())
+            }
             (false, Some(exit)) => {
                 let context = format!("the guest ended before it was ready: {exit}");
                 Err(Error::new(ErrorKind::GuestEnded, context))
@@ -141,13 +152,13 @@ fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Tries until it succeeds, the guest ends or no time is left; between two attempts it waits for the guest's end.
-fn attempt(life: &Life, left: impl Fn() -> Duration, mut try_it: impl FnMut(Duration) -> bool) -> bool {
+fn attempt(exit: &Gate<Exit>, left: impl Fn() -> Duration, mut try_it: impl FnMut(Duration) -> bool) -> bool {
     let (mut pause, mut time) = (FIRST_PAUSE, FIRST_ATTEMPT);
     loop {
         if try_it(time.min(left()).max(Duration::from_millis(1))) {
             return true;
         }
-        if left().is_zero() || life.exit.wait(Some(pause.min(left()))).is_some() {
+        if left().is_zero() || exit.wait(Some(pause.min(left()))).is_some() {
             return false;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);

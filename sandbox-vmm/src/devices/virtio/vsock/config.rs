@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::host::HostSockets;
+
 /// The first context identifier that is a guest's; those below have a meaning of their own (§5.10.4).
 pub(super) const FIRST_GUEST_CID: u32 = 3;
 /// `VMADDR_CID_ANY` of vsock(7).
@@ -12,9 +14,8 @@ pub(super) const ANY_CID: u32 = u32::MAX;
 pub struct VsockConfig {
     /// The guest's context identifier, 3 to 4294967294.
     pub guest_cid: u32,
-    /// Where the Unix socket for connections to the guest is made; the guest's connections to host port `N` go to this
-    /// path with `_N` appended. The socket is removed with the device.
-    pub uds_path: PathBuf,
+    /// The host's side.
+    pub sockets: HostSockets,
     /// What tells that the guest is ready.
     pub ready: Option<ReadyPort>,
 }

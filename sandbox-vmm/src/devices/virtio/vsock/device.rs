@@ -6,7 +6,6 @@ use super::VsockConfig;
 use super::config::{ANY_CID, FIRST_GUEST_CID, VsockError};
 use super::muxer::Muxer;
 use super::packet::HEADER_SIZE;
-use super::unix::MAX_PATH_LEN;
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue, required_queues};
 use crate::devices::virtio::{ActivateError, Activation, DeviceKind, HostEvent, VirtioDevice, config_space};
@@ -21,8 +20,6 @@ const TRANSMIT_QUEUE: u16 = 1;
 /// Packets worked off in one call and direction, so that neither a guest that sends without end nor a host program
 /// that does keeps the device's lock for ever.
 const PACKETS_PER_CALL: usize = 256;
-/// The longest that a port makes a path, with its underscore.
-const PORT_SUFFIX_LEN: usize = "_4294967295".len();
 
 /// A virtio-vsock device.
 pub struct Vsock {
@@ -41,20 +38,14 @@ struct Active {
 }
 
 impl Vsock {
-    /// A device with its listening socket.
+    /// A device before the host's sockets.
     ///
     /// # Errors
-    /// A context identifier or path that cannot be, a path that exists already, or a host without descriptors. Nothing
-    /// is left at the path then.
+    /// A context identifier that cannot be, or a host without descriptors.
     pub fn new(config: VsockConfig) -> Result<Self, VsockError> {
         let cid = config.guest_cid;
         if !(FIRST_GUEST_CID..ANY_CID).contains(&cid) {
             return Err(VsockError::ReservedCid { cid });
-        }
-        let limit = MAX_PATH_LEN - PORT_SUFFIX_LEN;
-        if config.uds_path.as_os_str().len() > limit {
-            let path = config.uds_path;
-            return Err(VsockError::PathTooLong { path, limit });
         }
         Ok(Self {
             guest_cid: u64::from(cid),

@@ -20,6 +20,7 @@ mod connection;
 mod credit;
 mod device;
 mod greeting;
+mod host;
 mod muxer;
 mod packet;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod watcher;
 
 pub use config::{ReadyPort, VsockConfig, VsockError};
 pub use device::Vsock;
+pub use host::{Connector, HostSockets, ListeningPath};
 
 /// The host's context identifier (§5.10.4).
 const HOST_CID: u64 = 2;

@@ -1,11 +1,9 @@
 //! All connections of a guest, and the host's sockets behind them.
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
 
 use vmm_sys_util::epoll::EventSet;
 
@@ -14,7 +12,7 @@ use super::connection::Connection;
 use super::greeting::{Greeting, read_greeting};
 use super::packet::{self, HEADER_SIZE, Op, Packet, Parsed, Ports};
 use super::watcher::{Source, Watcher};
-use super::{ANY_PORT, MAX_CONNECTIONS, VsockConfig, VsockError, unix};
+use super::{ANY_PORT, HostSockets, MAX_CONNECTIONS, VsockConfig, VsockError};
 use crate::devices::virtio::segments::Segments;
 
 /// Answers to packets that belong to no connection, waiting for the guest to fetch them. One that sends nonsense and
@@ -38,10 +36,9 @@ struct Entry {
 /// The connections, by their ports.
 pub(super) struct Muxer {
     guest_cid: u64,
-    uds_path: PathBuf,
     ready: Option<Ready>,
     watcher: Watcher,
-    listener: UnixListener,
+    sockets: HostSockets,
     /// There is a driver. Without one clients are left in the listener's queue: those that were accepted would be lost
     /// when it resets the device first thing.
     started: bool,
@@ -71,17 +68,18 @@ impl From<ReadyPort> for Ready {
 }
 
 impl Muxer {
-    /// Makes the listening socket.
+    /// Watches the listening socket.
     pub(super) fn new(config: VsockConfig) -> Result<Self, VsockError> {
         let watcher = Watcher::new().map_err(VsockError::Watch)?;
-        let listener = listen(&config.uds_path)?;
-        // From here on the path is removed with the muxer.
-        let muxer = Self {
+        let listener = &config.sockets.listener;
+        let prepared = listener.set_nonblocking(true);
+        let watched = prepared.and_then(|()| watcher.add(listener.as_raw_fd(), Source::Listener));
+        watched.map_err(VsockError::Watch)?;
+        Ok(Self {
             guest_cid: u64::from(config.guest_cid),
-            uds_path: config.uds_path,
             ready: config.ready.map(Ready::from),
             watcher,
-            listener,
+            sockets: config.sockets,
             started: false,
             clients_waiting: true,
             greetings: HashMap::new(),
@@ -89,12 +87,7 @@ impl Muxer {
             sendable: VecDeque::new(),
             refusals: VecDeque::new(),
             next_host_port: FIRST_HOST_PORT,
-        };
-        let listener = &muxer.listener;
-        let prepared = listener.set_nonblocking(true);
-        let watched = prepared.and_then(|()| muxer.watcher.add(listener.as_raw_fd(), Source::Listener));
-        watched.map_err(VsockError::Watch)?;
-        Ok(muxer)
+        })
     }
 
     /// The descriptors of all sockets.
@@ -194,16 +187,14 @@ impl Muxer {
         if ports.guest == ANY_PORT || ports.host == ANY_PORT || self.is_full() {
             return Err(ErrorKind::QuotaExceeded.into());
         }
-        let mut path = OsString::from(&self.uds_path);
-        path.push(format!("_{}", ports.host));
         let Some(ready) = self.ready.as_mut().filter(|ready| ready.port == ports.host) else {
-            return unix::connect(&path);
+            return self.sockets.connector.connect(ports.host);
         };
         if let Some(notify) = ready.notify.take() {
             notify();
         }
         // A peer that is gone already ends the connection as one that closes at once.
-        unix::connect(&path).or_else(|_| {
+        self.sockets.connector.connect(ports.host).or_else(|_| {
             let (near, _) = UnixStream::pair()?;
             near.set_nonblocking(true)?;
             Ok(near)
@@ -299,7 +290,7 @@ impl Muxer {
     /// Accepts the clients that wait, as far as there is room. What they say comes as an event.
     fn accept_clients(&mut self) {
         while self.started && self.clients_waiting && !self.is_full() {
-            match self.listener.accept() {
+            match self.sockets.listener.accept() {
                 Ok((client, _)) => {
                     if let Err(error) = self.add_greeting(client) {
                         tracing::debug!(%error, "client of the vsock sent away");
@@ -374,27 +365,4 @@ impl Muxer {
             }
         }
     }
-}
-
-impl Drop for Muxer {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.uds_path) {
-            tracing::debug!(%error, path = ?self.uds_path, "vsock's socket not removed");
-        }
-    }
-}
-
-fn listen(path: &PathBuf) -> Result<UnixListener, VsockError> {
-    let bound = match path.as_os_str().is_empty() {
-        // The kernel would choose a name that nobody knows.
-        true => Err(ErrorKind::InvalidInput.into()),
-        false => UnixListener::bind(path),
-    };
-    bound.map_err(|source: io::Error| match source.kind() {
-        ErrorKind::AddrInUse => VsockError::PathExists { path: path.clone() },
-        _ => VsockError::Listen {
-            path: path.clone(),
-            source,
-        },
-    })
 }

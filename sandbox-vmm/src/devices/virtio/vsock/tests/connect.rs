@@ -224,7 +224,7 @@ fn the_socket_goes_with_the_device() {
     let directory = TempDir::new().unwrap();
     let vsock = Vsock::new(config(&directory, None)).unwrap();
     assert!(path_in(&directory).exists());
-    let error = Vsock::new(config(&directory, None)).err().unwrap();
+    let error = HostSockets::listen(&path_in(&directory)).err().unwrap();
     assert!(matches!(error, VsockError::PathExists { .. }));
     assert!(path_in(&directory).exists(), "the one that was there first keeps it");
     drop(vsock);
@@ -245,14 +245,15 @@ fn impossible_configurations_name_what_is_wrong() {
         (3, directory.as_path().join("no/vsock"), "cannot listen at vsock.path"),
         (3, "".into(), "cannot listen at vsock.path"),
     ];
-    for (guest_cid, uds_path, expected) in cases {
-        let ready = None;
-        let config = VsockConfig {
-            guest_cid,
-            uds_path,
-            ready,
-        };
-        let error = Vsock::new(config).err().unwrap().to_string();
+    for (guest_cid, path, expected) in cases {
+        let made = HostSockets::listen(&path).and_then(|sockets| {
+            Vsock::new(VsockConfig {
+                guest_cid,
+                sockets,
+                ready: None,
+            })
+        });
+        let error = made.err().unwrap().to_string();
         assert!(error.contains(expected), "{error}");
     }
     assert_eq!(fs::read(&file).unwrap(), b"precious");

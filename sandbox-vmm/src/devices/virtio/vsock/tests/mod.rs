@@ -17,7 +17,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::tempdir::TempDir;
 
 use super::packet::{HEADER_SIZE, Op, Packet, Ports};
-use super::{HOST_CID, ReadyPort, Vsock, VsockConfig};
+use super::{HOST_CID, HostSockets, ReadyPort, Vsock, VsockConfig};
 use crate::devices::virtio::test_support::{Buffer, DriverQueue, activation, guest_memory};
 use crate::devices::virtio::{Interrupt, VirtioDevice};
 use crate::memory::GuestMemory;
@@ -64,7 +64,7 @@ fn path_in(directory: &TempDir) -> PathBuf {
 fn config(directory: &TempDir, ready: Option<ReadyPort>) -> VsockConfig {
     VsockConfig {
         guest_cid: GUEST_CID,
-        uds_path: path_in(directory),
+        sockets: HostSockets::listen(&path_in(directory)).unwrap(),
         ready,
     }
 }
