@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{Limits, RateLimit};
+use crate::spec::{HugePages, TapSpec};
 
 /// What a snapshot is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,8 +66,14 @@ pub enum Verify {
 }
 
 /// Replacements for host resources; naming one that the snapshot does not have is an error.
+///
+/// What only one sandbox can hold is never taken over silently: disks that the guest may write, taps with a name, a
+/// descriptor or a host address, and the vsock's socket must be named here, if only by repeating what the original had.
+/// What can be shared or made anew, disks that are only read and taps that the kernel names, needs no override.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
+    /// Name of the sandbox; the original's if left out, which must then be free. For forks one is made up.
+    pub id: Option<String>,
     /// Disks by id.
     pub disks: BTreeMap<String, DiskOverride>,
     /// Networks by id.
@@ -74,6 +82,8 @@ pub struct Overrides {
     pub vsock_path: Option<PathBuf>,
     /// Limits, all of them.
     pub limits: Option<Limits>,
+    /// How the host backs guest memory.
+    pub huge_pages: Option<HugePages>,
 }
 
 /// What replaces a disk's host side.
@@ -83,6 +93,9 @@ pub struct DiskOverride {
     pub path: Option<PathBuf>,
     /// Whether the host side is opened read-only.
     pub read_only: Option<bool>,
+    /// Keep what the guest writes to itself: the file is only read, and what is written lives in host memory and goes
+    /// with the sandbox. Many clones can so share one file.
+    pub private: bool,
     /// Other rate limits.
     pub rate_limit: Option<RateLimit>,
 }
@@ -90,8 +103,8 @@ pub struct DiskOverride {
 /// What replaces a network card's host side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkOverride {
-    /// Another tap, by name.
-    pub tap: Option<String>,
+    /// Another tap.
+    pub tap: Option<TapSpec>,
     /// Another MAC address, told to guests whose dialect can be told.
     pub mac: Option<String>,
     /// Another guest address with prefix length, told likewise.
@@ -125,6 +138,11 @@ pub struct Uniqueness {
     pub address: Given,
 }
 
+/// Version of the manifest's own layout, and of the folder's.
+pub const MANIFEST_FORMAT: u32 = 1;
+/// A manifest larger than this is refused unread, in bytes: a hostile file must not make us take memory without end.
+pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
+
 /// The first document of a snapshot folder; written last, so that a folder without it is no snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +153,11 @@ pub struct Manifest {
     pub sdk_version: String,
     /// Backend that wrote it, and alone can read it.
     pub backend: String,
+    /// A random value that tells this snapshot from every other.
+    pub identity: String,
+    /// Identities of the snapshots that this one is a difference to, the oldest first; empty for a full one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<String>,
     /// Instruction set, such as `x86_64`.
     pub architecture: String,
     /// Processor vendor, model and features that the guest saw; backend-defined text.
@@ -143,10 +166,15 @@ pub struct Manifest {
     pub host_kernel: String,
     /// Guest dialect, or container runtime.
     pub guest: String,
+    /// Guest memory in bytes; 0 where it has no fixed size.
+    pub memory: u64,
     /// Files of the folder: name, size in bytes, and checksum or digest.
     pub files: BTreeMap<String, FileRecord>,
     /// What a restore can give each clone.
     pub uniqueness: Uniqueness,
+    /// CRC-32 of this document with an empty checksum; [`Manifest::to_json`] fills it in.
+    #[serde(default)]
+    pub checksum: String,
 }
 
 /// A file that belongs to a snapshot.
@@ -157,6 +185,127 @@ pub struct FileRecord {
     pub size: u64,
     /// A random value stored in the file as well, so that a swapped file is noticed.
     pub identity: String,
-    /// Digest of the content, where it was asked for.
+    /// SHA-256 of the content in hexadecimal digits, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+}
+
+impl Manifest {
+    /// The document with its checksum, as it is written.
+    pub fn to_json(&self) -> String {
+        let sealed = Self {
+            checksum: self.computed_checksum(),
+            ..self.clone()
+        };
+        // String keys throughout and no fallible serializer: this cannot fail.
+        serde_json::to_string_pretty(&sealed).unwrap_or_default()
+    }
+
+    /// Reads a document and checks that it is as it was written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Incompatible`] for one of a newer format, [`ErrorKind::Corrupt`] for everything else.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        let corrupt = |context: String| Error::new(ErrorKind::Corrupt, context);
+        if json.len() > MAX_MANIFEST_BYTES {
+            let context = format!(
+                "the manifest has {} bytes; at most {MAX_MANIFEST_BYTES} are read",
+                json.len()
+            );
+            return Err(corrupt(context));
+        }
+        /// All that is known of a format yet to come.
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: u32,
+        }
+        let version: Versioned = serde_json::from_slice(json)
+            .map_err(|error| corrupt("the manifest cannot be read".to_owned()).with_source(error))?;
+        if version.format > MANIFEST_FORMAT {
+            let context = format!(
+                "the snapshot has format {}, and this SDK reads up to {MANIFEST_FORMAT}; use a newer one",
+                version.format
+            );
+            return Err(Error::new(ErrorKind::Incompatible, context));
+        }
+        let manifest: Self = serde_json::from_slice(json)
+            .map_err(|error| corrupt("the manifest cannot be read".to_owned()).with_source(error))?;
+        match manifest.checksum == manifest.computed_checksum() {
+            true => Ok(manifest),
+            false => Err(corrupt("the manifest's checksum does not match".to_owned())),
+        }
+    }
+
+    fn computed_checksum(&self) -> String {
+        let unsealed = Self {
+            checksum: String::new(),
+            ..self.clone()
+        };
+        let json = serde_json::to_vec(&unsealed).unwrap_or_default();
+        format!("{:08x}", crc32fast::hash(&json))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let record = FileRecord {
+            size: 4096,
+            identity: "00ff".to_owned(),
+            digest: None,
+        };
+        Manifest {
+            format: MANIFEST_FORMAT,
+            sdk_version: "0.1.0".to_owned(),
+            backend: "kvm".to_owned(),
+            identity: "00ff".to_owned(),
+            bases: Vec::new(),
+            architecture: "x86_64".to_owned(),
+            cpu: BTreeMap::from([("vendor".to_owned(), "GenuineIntel".to_owned())]),
+            host_kernel: "6.1.0".to_owned(),
+            guest: "linux".to_owned(),
+            memory: 1 << 20,
+            files: BTreeMap::from([("memory".to_owned(), record)]),
+            uniqueness: Uniqueness {
+                entropy: Given::Notified,
+                ids: Given::NotGiven,
+                clock: Given::Applied,
+                address: Given::NotGiven,
+            },
+            checksum: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let read = Manifest::from_json(manifest().to_json().as_bytes()).unwrap();
+        assert_eq!(
+            Manifest {
+                checksum: String::new(),
+                ..read
+            },
+            manifest()
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let json = manifest().to_json().into_bytes();
+        for bit in 0..json.len() * 8 {
+            let mut flipped = json.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::from_json(&flipped).is_err(), "bit {bit}");
+        }
+        for length in 0..json.len() {
+            assert!(Manifest::from_json(&json[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_incompatible_and_not_damaged() {
+        let newer = br#"{"format": 2, "unheard": "of"}"#;
+        assert_eq!(Manifest::from_json(newer).unwrap_err().kind(), ErrorKind::Incompatible);
+    }
 }

@@ -14,6 +14,7 @@ pub mod memory;
 mod random;
 pub mod rate_limit;
 mod sandbox;
+pub mod snapshot;
 
 pub use backend::{KvmBackend, KvmOptions};
 pub use sandbox::KvmSandbox;

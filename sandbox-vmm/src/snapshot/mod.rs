@@ -1,0 +1,3 @@
+//! Snapshots: what of a sandbox is written, how, and how it comes back.
+
+pub mod section;
