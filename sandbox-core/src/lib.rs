@@ -8,8 +8,10 @@
 pub mod console;
 pub mod error;
 pub mod exit;
+pub mod gate;
 pub mod lifecycle;
 pub mod limits;
+pub mod readiness;
 pub mod sandbox;
 pub mod snapshot;
 pub mod spec;

@@ -8,13 +8,14 @@ pub mod devices;
 mod dialect;
 mod error;
 mod event_loop;
-mod gate;
 pub mod machine;
 pub mod memory;
 mod random;
 pub mod rate_limit;
 mod sandbox;
 pub mod snapshot;
+
+use sandbox_core::gate;
 
 pub use backend::{KvmBackend, KvmOptions};
 pub use sandbox::KvmSandbox;

@@ -2,7 +2,6 @@
 
 pub mod confinement;
 pub mod life;
-pub mod ready;
 mod usage;
 
 use std::collections::BTreeSet;
@@ -19,6 +18,7 @@ use sandbox_core::{
 use life::Life;
 pub use ready::ReadySignal;
 use ready::{Readiness, Signs};
+pub use sandbox_core::readiness as ready;
 pub use usage::Counters;
 
 /// Where what becomes known of a sandbox goes.

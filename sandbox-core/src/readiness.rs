@@ -1,15 +1,16 @@
-//! Waiting until a guest can serve.
+//! Waiting until a guest can serve, for every backend.
 
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::spec::ReadyCheck;
-use sandbox_core::timeline::Recorder;
-use sandbox_core::{ConsoleLog, Error, ErrorKind, Exit, Phase, Result};
-
+use crate::console::ConsoleLog;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exit::Exit;
 use crate::gate::Gate;
+use crate::spec::ReadyCheck;
+use crate::timeline::{Phase, Recorder};
 
 /// First and longest time between two attempts to reach a guest that does not answer yet. An attempt costs a guest on
 /// the same processor time, so they become rarer.
@@ -23,7 +24,7 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
 const MAX_LINE: usize = 8 << 10;
 
 /// Says once that the guest is ready, and when that was; or that it ended without.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ReadySignal {
     verdict: Arc<Gate<bool>>,
     recorder: Arc<Recorder>,
@@ -45,11 +46,12 @@ impl ReadySignal {
     }
 
     /// The guest has ended, and will not give the signal any more.
-    pub(crate) fn guest_ended(&self) {
+    pub fn guest_ended(&self) {
         self.verdict.open(false);
     }
 
-    pub(crate) fn is_given(&self) -> bool {
+    /// Whether it was given.
+    pub fn is_given(&self) -> bool {
         self.verdict.get() == Some(true)
     }
 
@@ -59,13 +61,18 @@ impl ReadySignal {
 }
 
 /// The signs of a guest's life that checks go by.
-pub(crate) struct Signs<'a> {
-    pub(crate) ready: &'a ReadySignal,
-    pub(crate) console: &'a ConsoleLog,
-    pub(crate) exit: &'a Gate<Exit>,
+#[derive(Clone, Copy, Debug)]
+pub struct Signs<'a> {
+    /// The guest's own signal.
+    pub ready: &'a ReadySignal,
+    /// What it writes.
+    pub console: &'a ConsoleLog,
+    /// Opens when it has ended.
+    pub exit: &'a Gate<Exit>,
 }
 
 /// A readiness check, with the host resources that it needs.
+#[derive(Debug)]
 pub enum Readiness {
     /// Ready when running.
     Started,
@@ -94,17 +101,14 @@ impl Readiness {
             Some(ReadyCheck::Tcp { address }) => Self::Tcp(*address),
             Some(ReadyCheck::Http { address, path }) => Self::Http(*address, path.clone()),
             Some(ReadyCheck::Post { listen, path }) => Self::Post(bind(*listen)?, path.clone()),
-            Some(other) => {
-                return Err(Error::unsupported(
-                    "ready",
-                    format!("this backend has no check {other:?}"),
-                ));
-            }
         })
     }
 
     /// Waits until the check passes, the guest ends or `timeout` is over. That it passed is stamped.
-    pub(crate) fn wait(&self, signs: &Signs<'_>, timeout: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::GuestEnded`] and [`ErrorKind::Timeout`].
+    pub fn wait(&self, signs: &Signs<'_>, timeout: Duration) -> Result<()> {
         let deadline = Instant::now().checked_add(timeout);
         let left = || match deadline {
             Some(deadline) => deadline.saturating_duration_since(Instant::now()),
