@@ -1,7 +1,8 @@
 //! A guest's console output, bounded, readable while the guest writes.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// A piece of console output.
@@ -32,17 +33,61 @@ pub struct ConsoleLog {
     inner: Mutex<Inner>,
     changed: Condvar,
     watcher: Option<Watcher>,
+    listeners: Listeners,
 }
 
 /// Called when there is news, by whoever brings it and under the log's lock: it must return at once and not come back
 /// to the log.
 type OnNews = Box<dyn Fn() + Send + Sync>;
 
+/// Called at every piece of output and at the end, by whoever brings it and without the log's lock held.
+pub type ConsoleListener = dyn Fn() + Send + Sync;
+
 struct Watcher(OnNews);
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Watcher")
+    }
+}
+
+#[derive(Default)]
+struct Listeners {
+    /// Spares writers the lock while nobody listens.
+    any: AtomicBool,
+    all: Mutex<Vec<Weak<ConsoleListener>>>,
+}
+
+impl std::fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listeners")
+    }
+}
+
+impl Listeners {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<ConsoleListener>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, listener: Weak<ConsoleListener>) {
+        self.lock().push(listener);
+        self.any.store(true, Ordering::SeqCst);
+    }
+
+    /// Calls those that are still there, and forgets the others.
+    fn tell(&self) {
+        if !self.any.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut present = Vec::new();
+        {
+            let mut all = self.lock();
+            all.retain(|listener| listener.upgrade().map(|listener| present.push(listener)).is_some());
+            self.any.store(!all.is_empty(), Ordering::SeqCst);
+        }
+        for listener in present {
+            listener();
+        }
     }
 }
 
@@ -71,7 +116,14 @@ impl ConsoleLog {
             inner: Mutex::new(Inner::default()),
             changed: Condvar::new(),
             watcher: None,
+            listeners: Listeners::default(),
         }
+    }
+
+    /// Has `listener` called at every piece of output from now on and at the end, for as long as it exists. It is
+    /// called by whoever writes, so it must return at once. Output that is there already is not told.
+    pub fn listen(&self, listener: Weak<ConsoleListener>) {
+        self.listeners.add(listener);
     }
 
     /// A log whose first output, or end, after each [`ConsoleLog::take_from`] is told to `on_news`. This is for readers
@@ -97,6 +149,8 @@ impl ConsoleLog {
             self.changed.notify_all();
         }
         self.tell_watcher(&mut inner);
+        drop(inner);
+        self.listeners.tell();
     }
 
     /// Appends output that begins at `start`: what lies between the present end and there was lost on the way. Output
@@ -121,6 +175,8 @@ impl ConsoleLog {
         inner.closed = true;
         self.changed.notify_all();
         self.tell_watcher(&mut inner);
+        drop(inner);
+        self.listeners.tell();
     }
 
     /// Like [`ConsoleLog::read_from`], at most `most` bytes. If that is all there is, the watcher is told of the next
@@ -304,6 +360,28 @@ mod tests {
         log.close();
         assert_eq!(times(), 2);
         assert!(log.take_from(4, 2).closed);
+    }
+
+    #[test]
+    fn listeners_hear_of_every_piece_and_of_the_end_while_they_exist() {
+        let log = ConsoleLog::new(64);
+        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let listener: Arc<ConsoleListener> = {
+            let told = Arc::clone(&told);
+            Arc::new(move || {
+                told.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        log.append(b"before");
+        log.listen(Arc::downgrade(&listener));
+        log.append(b"a");
+        log.append(b"b");
+        assert_eq!(told.load(Ordering::SeqCst), 2);
+        drop(listener);
+        log.append(b"c");
+        log.close();
+        assert_eq!(told.load(Ordering::SeqCst), 2);
+        assert!(log.listeners.lock().is_empty(), "nobody listens any more");
     }
 
     #[test]

@@ -55,35 +55,81 @@ impl fmt::Debug for Restored {
 /// What only some sandboxes can do, or be held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[repr(u32)]
 pub enum Capability {
     /// `pause` and `resume`.
-    Pause,
+    Pause = 0,
     /// `snapshot`, and `restore` of it.
-    Snapshot,
+    Snapshot = 1,
     /// A snapshot after which the sandbox goes on as if nothing had happened.
-    SnapshotResume,
+    SnapshotResume = 2,
     /// A restored sandbox can be held paused.
-    RestorePaused,
+    RestorePaused = 3,
     /// [`Fork`].
-    Fork,
+    Fork = 4,
     /// [`Exec`].
-    Exec,
+    Exec = 5,
     /// Console input.
-    ConsoleInput,
+    ConsoleInput = 6,
     /// `limits.cpu_quota` holds.
-    LimitCpuQuota,
+    LimitCpuQuota = 7,
     /// The guest cannot use more memory than the spec says.
-    LimitMemory,
+    LimitMemory = 8,
     /// `limits.pids` holds.
-    LimitPids,
+    LimitPids = 9,
     /// Rate limits of disks hold.
-    LimitDisk,
+    LimitDisk = 10,
     /// Rate limits of networks hold.
-    LimitNetwork,
+    LimitNetwork = 11,
     /// `limits.deadline_ms` holds.
-    LimitDeadline,
+    LimitDeadline = 12,
     /// `limits.console_bytes` holds.
-    LimitConsole,
+    LimitConsole = 13,
+}
+
+impl Capability {
+    /// All capabilities, in the order of their numbers.
+    pub const ALL: [Capability; 14] = [
+        Capability::Pause,
+        Capability::Snapshot,
+        Capability::SnapshotResume,
+        Capability::RestorePaused,
+        Capability::Fork,
+        Capability::Exec,
+        Capability::ConsoleInput,
+        Capability::LimitCpuQuota,
+        Capability::LimitMemory,
+        Capability::LimitPids,
+        Capability::LimitDisk,
+        Capability::LimitNetwork,
+        Capability::LimitDeadline,
+        Capability::LimitConsole,
+    ];
+
+    /// Its number, append-only and below 64: its bit in the C interface.
+    pub fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Capability::Pause => "pause",
+            Capability::Snapshot => "snapshot",
+            Capability::SnapshotResume => "snapshot_resume",
+            Capability::RestorePaused => "restore_paused",
+            Capability::Fork => "fork",
+            Capability::Exec => "exec",
+            Capability::ConsoleInput => "console_input",
+            Capability::LimitCpuQuota => "limit_cpu_quota",
+            Capability::LimitMemory => "limit_memory",
+            Capability::LimitPids => "limit_pids",
+            Capability::LimitDisk => "limit_disk",
+            Capability::LimitNetwork => "limit_network",
+            Capability::LimitDeadline => "limit_deadline",
+            Capability::LimitConsole => "limit_console",
+        }
+    }
 }
 
 /// What a backend found out about this host.
@@ -234,4 +280,16 @@ pub trait ExecSession: Send + Sync {
 
     /// Waits for its end.
     fn wait(&self, timeout: Option<Duration>) -> Result<Exit>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Capability;
+
+    #[test]
+    fn capabilities_are_numbered_without_gaps() {
+        for (index, capability) in Capability::ALL.into_iter().enumerate() {
+            assert_eq!(capability.number() as usize, index, "{}", capability.name());
+        }
+    }
 }

@@ -10,7 +10,8 @@ use crate::limits::{Limits, RateLimit};
 use crate::spec::{HugePages, TapSpec};
 
 /// What a snapshot is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct SnapshotOptions {
     /// What becomes of the sandbox.
     pub after: AfterSnapshot,
@@ -21,7 +22,8 @@ pub struct SnapshotOptions {
 }
 
 /// What becomes of a sandbox when its snapshot is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AfterSnapshot {
     /// It is as it was: running again if it ran, paused if it was paused.
     #[default]
@@ -31,7 +33,8 @@ pub enum AfterSnapshot {
 }
 
 /// How a snapshot is brought back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct RestoreOptions {
     /// Host resources that differ from the original's.
     pub overrides: Overrides,
@@ -44,7 +47,8 @@ pub struct RestoreOptions {
 }
 
 /// How a restored guest gets its memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MemoryRestore {
     /// A private mapping of the memory file: pages come by fault and are copied when written.
     #[default]
@@ -56,7 +60,8 @@ pub enum MemoryRestore {
 }
 
 /// How much of a memory file is verified.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verify {
     /// Its size and identity.
     #[default]
@@ -70,7 +75,8 @@ pub enum Verify {
 /// What only one sandbox can hold is never taken over silently: disks that the guest may write, taps with a name, a
 /// descriptor or a host address, and the vsock's socket must be named here, if only by repeating what the original had.
 /// What can be shared or made anew, disks that are only read and taps that the kernel names, needs no override.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Overrides {
     /// Name of the sandbox; the original's if left out, which must then be free. For forks one is made up.
     pub id: Option<String>,
@@ -87,7 +93,8 @@ pub struct Overrides {
 }
 
 /// What replaces a disk's host side.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct DiskOverride {
     /// Another file.
     pub path: Option<PathBuf>,
@@ -101,7 +108,8 @@ pub struct DiskOverride {
 }
 
 /// What replaces a network card's host side.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct NetworkOverride {
     /// Another tap.
     pub tap: Option<TapSpec>,
