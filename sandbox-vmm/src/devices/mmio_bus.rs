@@ -30,6 +30,11 @@ impl MmioBus {
         }
     }
 
+    /// Every device, in the order of the windows.
+    pub fn transports(&self) -> &[MmioTransport] {
+        &self.windows
+    }
+
     fn window(&self, address: u64) -> Option<(&MmioTransport, u64)> {
         let offset = address.checked_sub(MMIO_START)?;
         let window = self.windows.get(usize::try_from(offset / MMIO_WINDOW_SIZE).ok()?)?;

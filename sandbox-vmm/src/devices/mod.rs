@@ -2,4 +2,5 @@
 
 pub mod legacy;
 pub mod mmio_bus;
+pub mod persist;
 pub mod virtio;

@@ -1,5 +1,6 @@
 //! The few devices of a PC that guests expect at fixed ports, and what the ports that nobody owns answer.
 
+mod persist;
 mod power;
 mod rtc;
 mod serial;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use sandbox_core::ConsoleLog;
 
+pub use persist::{LegacyState, SerialState};
 pub use power::PowerEvent;
 pub use serial::{SERIAL_GSI, SerialPort};
 

@@ -43,6 +43,11 @@ impl Rtc {
         PortEffect::None
     }
 
+    /// The register that is read next.
+    pub(super) fn index(&self) -> u8 {
+        self.index.load(Ordering::Relaxed)
+    }
+
     pub(super) fn read(&self) -> u8 {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         register(self.index.load(Ordering::Relaxed), since_epoch.as_secs())

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sandbox_core::ConsoleLog;
 use vm_superio::serial::NoEvents;
-use vm_superio::{Serial, Trigger};
+use vm_superio::{Serial, SerialState as UartState, Trigger};
 
+use super::persist::SerialState;
 use crate::devices::virtio::InterruptLine;
+use crate::devices::virtio::persist::{Impossible, RestoreError};
 
 /// COM1's interrupt.
 pub const SERIAL_GSI: u32 = 4;
@@ -17,7 +19,11 @@ pub const SERIAL_GSI: u32 = 4;
 const MAX_PENDING_INPUT: usize = 4096;
 
 /// A 16550A whose output goes to a bounded log, and whose input waits in a bounded queue.
-pub struct SerialPort(Mutex<Inner>);
+pub struct SerialPort {
+    line: LineTrigger,
+    console: LogWriter,
+    inner: Mutex<Inner>,
+}
 
 struct Inner {
     uart: Serial<LineTrigger, NoEvents, LogWriter>,
@@ -27,10 +33,12 @@ struct Inner {
 impl SerialPort {
     /// A port that writes to `console` and interrupts by `line`.
     pub fn new(console: Arc<ConsoleLog>, line: Box<dyn InterruptLine>) -> Self {
-        Self(Mutex::new(Inner {
-            uart: Serial::new(LineTrigger(line), LogWriter(console)),
+        let (line, console) = (LineTrigger(line.into()), LogWriter(console));
+        let inner = Mutex::new(Inner {
+            uart: Serial::new(line.clone(), console.clone()),
             pending: VecDeque::new(),
-        }))
+        });
+        Self { line, console, inner }
     }
 
     /// Takes as much of `bytes` as there is room for, and returns how much that was.
@@ -56,8 +64,73 @@ impl SerialPort {
         }
     }
 
+    /// What there is to be saved.
+    pub(super) fn save(&self) -> SerialState {
+        let inner = self.lock();
+        let UartState {
+            baud_divisor_low,
+            baud_divisor_high,
+            interrupt_enable,
+            interrupt_identification,
+            line_control,
+            line_status,
+            modem_control,
+            modem_status,
+            scratch,
+            in_buffer,
+        } = inner.uart.state();
+        SerialState {
+            divisor: [baud_divisor_low, baud_divisor_high],
+            interrupt_enable,
+            interrupt_identification,
+            line_control,
+            line_status,
+            modem_control,
+            modem_status,
+            scratch,
+            received: in_buffer,
+            pending: inner.pending.iter().copied().collect(),
+        }
+    }
+
+    /// Takes over what was saved, and interrupts the guest if it waits for that.
+    pub(super) fn restore(&self, state: &SerialState) -> Result<(), RestoreError> {
+        let impossible = || RestoreError::Impossible(Impossible::SerialBuffer);
+        if state.pending.len() > MAX_PENDING_INPUT {
+            return Err(impossible());
+        }
+        let [baud_divisor_low, baud_divisor_high] = state.divisor;
+        let uart = UartState {
+            baud_divisor_low,
+            baud_divisor_high,
+            interrupt_enable: state.interrupt_enable,
+            interrupt_identification: state.interrupt_identification,
+            line_control: state.line_control,
+            line_status: state.line_status,
+            modem_control: state.modem_control,
+            modem_status: state.modem_status,
+            scratch: state.scratch,
+            in_buffer: state.received.clone(),
+        };
+        let uart = Serial::from_state(&uart, self.line.clone(), NoEvents, self.console.clone());
+        let mut inner = self.lock();
+        inner.uart = uart.map_err(|_| impossible())?;
+        inner.pending = state.pending.iter().copied().collect();
+        Ok(())
+    }
+
+    /// Interrupts the guest for whatever it waits for, whether it was interrupted for that before or not.
+    pub(super) fn wake(&self) {
+        let state = self.save();
+        if state.interrupt_enable != 0
+            && let Err(error) = self.line.trigger()
+        {
+            tracing::debug!(%error, "serial port");
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,7 +150,8 @@ impl Inner {
     }
 }
 
-struct LineTrigger(Box<dyn InterruptLine>);
+#[derive(Clone)]
+struct LineTrigger(Arc<dyn InterruptLine>);
 
 impl Trigger for LineTrigger {
     type E = io::Error;
@@ -87,6 +161,7 @@ impl Trigger for LineTrigger {
     }
 }
 
+#[derive(Clone)]
 struct LogWriter(Arc<ConsoleLog>);
 
 impl io::Write for LogWriter {
@@ -106,6 +181,7 @@ mod tests {
     use crate::devices::virtio::test_support::FakeLine;
 
     const DATA: u16 = 0;
+    const INTERRUPT_ENABLE: u16 = 1;
     const LINE_STATUS: u16 = 5;
     const DATA_READY: u8 = 1;
 
@@ -127,5 +203,40 @@ mod tests {
         let first = port.input(&[0; 2 * MAX_PENDING_INPUT]);
         assert_eq!(first, MAX_PENDING_INPUT);
         assert!(port.input(&[0; MAX_PENDING_INPUT]) <= 64);
+    }
+
+    #[test]
+    fn input_on_its_way_reaches_the_guest_of_a_restored_port() {
+        let line = FakeLine::default();
+        let port = SerialPort::new(Arc::new(ConsoleLog::new(64)), Box::new(line));
+        port.write(INTERRUPT_ENABLE, 1);
+        let sent: Vec<u8> = (0..200).collect();
+        port.input(&sent);
+        let mut received = vec![port.read(DATA)];
+        let stored = serde_json::to_string(&port.save()).unwrap();
+
+        let line = FakeLine::default();
+        let port = SerialPort::new(Arc::new(ConsoleLog::new(64)), Box::new(line.clone()));
+        port.restore(&serde_json::from_str(&stored).unwrap()).unwrap();
+        let before = line.pulses();
+        port.wake();
+        assert_eq!(line.pulses(), before + 1);
+        while port.read(LINE_STATUS) & DATA_READY != 0 {
+            received.push(port.read(DATA));
+        }
+        assert_eq!(received, sent);
+    }
+
+    #[test]
+    fn more_input_than_there_is_room_for_is_refused() {
+        let port = SerialPort::new(Arc::new(ConsoleLog::new(64)), Box::new(FakeLine::default()));
+        let state = port.save();
+        let mut received = state.clone();
+        received.received = vec![0; 65];
+        let mut pending = state;
+        pending.pending = vec![0; MAX_PENDING_INPUT + 1];
+        for damaged in [received, pending] {
+            assert!(port.restore(&damaged).is_err());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use virtio_queue::Queue;
 
-use super::Interrupt;
+use super::{DeviceState, Interrupt, RestoreError, SavedDevice};
 use crate::memory::GuestMemory;
 
 /// Device types (virtio 1.3 §5).
@@ -75,14 +75,32 @@ pub trait VirtioDevice: Send {
     /// Writes the configuration space; most devices have nothing writable and ignore it.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
-    /// The driver set `DRIVER_OK`: take the queues and begin. On an error the device stays inactive.
+    /// The driver set `DRIVER_OK`, or had set it when the device was saved: take the queues. Nothing is served before
+    /// [`VirtioDevice::wake`], which follows. On an error the device stays inactive.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
+
+    /// Serves whatever waits on either side, announced or not: after the activation, and when a restored guest is about
+    /// to run. Called only between `activate` and `reset`.
+    fn wake(&mut self) {
+        let count = self.queue_sizes().len() as u16;
+        (0..count).for_each(|queue| self.queue_notify(queue));
+    }
 
     /// The driver wrote status 0: give the queues up and forget all state of the session. Idempotent.
     fn reset(&mut self);
 
     /// The driver kicked `queue`. Called only between `activate` and `reset`.
     fn queue_notify(&mut self, queue: u16);
+
+    /// What a snapshot holds of the device; what it has taken ahead is put back first. The device can go on afterwards.
+    fn save(&mut self) -> SavedDevice;
+
+    /// Makes a device that was just made, and has no driver yet, know what the saved one knew. If that one was active,
+    /// `activate` follows, with queues that stand where they stood.
+    ///
+    /// # Errors
+    /// A state that no device is ever in, or one that this device's host side does not fit.
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError>;
 
     /// The host descriptors to watch, for the device's whole life (a device with a changing set keeps an epoll
     /// descriptor of its own). Empty for devices that act on kicks alone.

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// `InterruptStatus` bit 0: a buffer was used.
 const USED_BUFFER: u32 = 1;
 /// `InterruptStatus` bit 1: the configuration changed.
@@ -13,6 +15,17 @@ const CONFIGURATION_CHANGED: u32 = 2;
 pub trait InterruptLine: Send + Sync {
     /// Raises one edge. Never blocks on the guest.
     fn pulse(&self) -> io::Result<()>;
+}
+
+/// What an interrupt has told, or has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterruptState {
+    /// `InterruptStatus`: the causes that the driver has not acknowledged.
+    pub status: u32,
+    /// `ConfigGeneration`.
+    pub config_generation: u32,
+    /// The device is broken until its driver resets it.
+    pub needs_reset: bool,
 }
 
 /// A device's interrupt: the line, the status word that the driver reads and acknowledges, and what else a device tells
@@ -82,6 +95,33 @@ impl Interrupt {
     pub fn reset(&self) {
         self.0.needs_reset.store(false, Ordering::Release);
         self.0.status.store(0, Ordering::Release);
+    }
+
+    /// What there is to be saved.
+    pub fn state(&self) -> InterruptState {
+        InterruptState {
+            status: self.status(),
+            config_generation: self.config_generation(),
+            needs_reset: self.needs_reset(),
+        }
+    }
+
+    /// Takes over what was saved, without an edge. Causes that do not exist are left out.
+    pub fn restore(&self, state: &InterruptState) {
+        let causes = state.status & (USED_BUFFER | CONFIGURATION_CHANGED);
+        self.0.status.store(causes, Ordering::Release);
+        self.0
+            .config_generation
+            .store(state.config_generation, Ordering::Release);
+        self.0.needs_reset.store(state.needs_reset, Ordering::Release);
+    }
+
+    /// Raises what is pending once more.
+    pub fn signal_again(&self) {
+        let pending = self.status();
+        if pending != 0 {
+            self.signal(pending);
+        }
     }
 
     fn signal(&self, cause: u32) {

@@ -10,6 +10,7 @@ pub(crate) mod config_space;
 mod device;
 mod interrupt;
 pub mod net;
+pub mod persist;
 pub mod rng;
 pub(crate) mod segments;
 pub(crate) mod split_queue;
@@ -19,4 +20,5 @@ pub mod transport;
 pub mod vsock;
 
 pub use device::{ActivateError, Activation, DeviceKind, HostEvent, VirtioDevice};
-pub use interrupt::{Interrupt, InterruptLine};
+pub use interrupt::{Interrupt, InterruptLine, InterruptState};
+pub use persist::{DeviceState, QueuePosition, RestoreError, SavedDevice};

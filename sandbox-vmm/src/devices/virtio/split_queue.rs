@@ -11,7 +11,7 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::segments::{Direction, Segments};
-use super::{ActivateError, Interrupt};
+use super::{ActivateError, Interrupt, QueuePosition};
 use crate::memory::{GuestMemory, GuestRam};
 
 /// Bytes before the first entry of either ring: flags and index.
@@ -91,6 +91,14 @@ impl SplitQueue {
         self.queue.size()
     }
 
+    /// How far the device is. What was given back and is not published yet does not count.
+    pub(crate) fn position(&self) -> QueuePosition {
+        QueuePosition {
+            next_available: self.queue.next_avail(),
+            next_used: self.queue.next_used(),
+        }
+    }
+
     /// Takes the next available chain, and appends its buffers to `segments`.
     pub(crate) fn pop(&mut self, segments: &mut Segments, direction: Direction) -> Popped {
         if self.broken {
@@ -136,6 +144,11 @@ impl SplitQueue {
     pub(crate) fn undo_pop(&mut self, count: u16) {
         let position = Wrapping(self.queue.next_avail()) - Wrapping(count);
         self.queue.set_next_avail(position.0);
+    }
+
+    /// Puts all chains back that were taken from `next_available` on.
+    pub(crate) fn rewind(&mut self, next_available: u16) {
+        self.queue.set_next_avail(next_available);
     }
 
     /// Gives a chain back with `written` bytes in its buffers. The driver sees it after [`SplitQueue::publish`].

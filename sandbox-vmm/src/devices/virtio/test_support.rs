@@ -12,7 +12,7 @@ use virtio_queue::mock::{AvailRing, DescriptorTable, UsedRing};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Activation, Interrupt, InterruptLine};
+use super::{Activation, DeviceState, Interrupt, InterruptLine, QueuePosition, SavedDevice, VirtioDevice};
 use crate::memory::{GuestMemory, GuestRam, HugePages};
 
 /// An interrupt line that counts its pulses.
@@ -53,6 +53,29 @@ pub(crate) fn activation(memory: &GuestMemory, queues: Vec<Queue>, features: u64
         features,
     };
     (activation, line)
+}
+
+/// Has `new` take the place of `old`, by way of the stored form of its state, for a driver whose queues (as they were
+/// at their beginning) and features these are. It is not woken yet.
+pub(crate) fn replace(
+    old: &mut dyn VirtioDevice,
+    new: &mut dyn VirtioDevice,
+    memory: &GuestMemory,
+    mut queues: Vec<Queue>,
+    features: u64,
+) -> FakeLine {
+    let SavedDevice { positions, state } = old.save();
+    let stored = serde_json::to_string(&(positions, state)).unwrap();
+    let (positions, state): (Vec<QueuePosition>, DeviceState) = serde_json::from_str(&stored).unwrap();
+    assert_eq!(positions.len(), queues.len());
+    for (queue, position) in queues.iter_mut().zip(positions) {
+        queue.set_next_avail(position.next_available);
+        queue.set_next_used(position.next_used);
+    }
+    new.restore(&state).unwrap();
+    let (activation, line) = activation(memory, queues, features);
+    new.activate(activation).unwrap();
+    line
 }
 
 /// One buffer of a descriptor chain.

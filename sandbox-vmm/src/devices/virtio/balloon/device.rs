@@ -10,8 +10,13 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::BALLOON_PAGE_SIZE;
 use super::handle::{BalloonHandle, Shared};
+use super::persist::BalloonState;
 use super::queues::Queues;
-use crate::devices::virtio::{ActivateError, Activation, DeviceKind, HostEvent, Interrupt, VirtioDevice, config_space};
+use crate::devices::virtio::persist::Impossible;
+use crate::devices::virtio::{
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, Interrupt, RestoreError, SavedDevice, VirtioDevice,
+    config_space,
+};
 
 /// `VIRTIO_BALLOON_F_STATS_VQ` (§5.5.3).
 const FEATURE_STATISTICS: u64 = 1 << 1;
@@ -65,6 +70,8 @@ pub struct Balloon {
     /// `num_pages` as the driver is told, and what it wrote to `actual`.
     space: [u8; CONFIG_SPACE_SIZE],
     active: Option<(Queues, Interrupt)>,
+    /// The statistics buffer that the saved balloon held, for the queues to come.
+    held_statistics: Option<u16>,
 }
 
 impl Balloon {
@@ -82,6 +89,7 @@ impl Balloon {
             config,
             space,
             active: None,
+            held_statistics: None,
         })
     }
 
@@ -150,7 +158,9 @@ impl VirtioDevice for Balloon {
         let interrupt = activation.interrupt.clone();
         let negotiated = |feature| activation.features & feature != 0;
         let (statistics, reporting) = (negotiated(FEATURE_STATISTICS), negotiated(FEATURE_REPORTING));
-        self.active = Some((Queues::new(activation, statistics, reporting)?, interrupt));
+        let mut queues = Queues::new(activation, statistics, reporting)?;
+        queues.hold_statistics(self.held_statistics.take());
+        self.active = Some((queues, interrupt));
         Ok(())
     }
 
@@ -165,6 +175,30 @@ impl VirtioDevice for Balloon {
             let left = queues.work_off(usize::from(queue), &self.shared);
             self.come_back_if(left);
         }
+    }
+
+    fn save(&mut self) -> SavedDevice {
+        let queues = self.active.as_ref().map(|(queues, _)| queues);
+        SavedDevice {
+            positions: queues.map(Queues::positions).unwrap_or_default(),
+            state: DeviceState::Balloon(BalloonState {
+                target: self.shared.target.load(Ordering::Acquire),
+                actual: self.shared.actual.load(Ordering::Acquire),
+                held_statistics: queues.and_then(Queues::held_statistics),
+            }),
+        }
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        if let DeviceState::Balloon(state) = state {
+            self.handle()
+                .set_target(state.target)
+                .map_err(|_| RestoreError::Impossible(Impossible::BalloonTarget))?;
+            self.apply_target();
+            self.set_actual(state.actual.to_le_bytes());
+            self.held_statistics = state.held_statistics;
+        }
+        Ok(())
     }
 
     fn host_events(&self) -> Vec<HostEvent> {

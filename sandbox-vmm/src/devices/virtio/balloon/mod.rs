@@ -7,6 +7,7 @@
 mod device;
 mod discard;
 mod handle;
+mod persist;
 mod queues;
 mod statistics;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 
 pub use device::{Balloon, BalloonConfig};
 pub use handle::{BalloonError, BalloonHandle};
+pub use persist::BalloonState;
 pub use statistics::BalloonStatistics;
 
 /// The unit of page numbers, whatever the guest's own page size (§5.5.6), in bytes.

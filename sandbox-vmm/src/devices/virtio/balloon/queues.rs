@@ -8,7 +8,7 @@ use super::handle::Shared;
 use super::statistics::{ENTRY_SIZE, MAX_ENTRIES};
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue};
-use crate::devices::virtio::{ActivateError, Activation};
+use crate::devices::virtio::{ActivateError, Activation, QueuePosition};
 use crate::memory::GuestMemory;
 
 /// Chains worked off in one call, and page numbers read from one chain: a driver cannot keep the event loop from its
@@ -84,6 +84,23 @@ impl Queues {
             chain: Segments::new(memory.clone()),
             memory,
         })
+    }
+
+    /// How far each queue is.
+    pub(super) fn positions(&self) -> Vec<QueuePosition> {
+        let position = |queue: &Option<(Role, SplitQueue)>| queue.as_ref().map(|(_, queue)| queue.position());
+        let positions = self.queues.iter().map(position);
+        positions.map(Option::unwrap_or_default).collect()
+    }
+
+    /// The statistics buffer that is kept.
+    pub(super) fn held_statistics(&self) -> Option<u16> {
+        self.held_statistics
+    }
+
+    /// Takes over the buffer that a saved balloon kept. It is checked when it is given back.
+    pub(super) fn hold_statistics(&mut self, held: Option<u16>) {
+        self.held_statistics = held;
     }
 
     /// Works off one queue. True if something may be left.

@@ -10,8 +10,8 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::queues::{CHAINS_PER_CALL, PAGES_PER_CHAIN};
 use super::*;
-use crate::devices::virtio::test_support::{Buffer, DriverQueue, FakeLine, activation, guest_memory};
-use crate::devices::virtio::{Interrupt, VirtioDevice};
+use crate::devices::virtio::test_support::{Buffer, DriverQueue, FakeLine, activation, guest_memory, replace};
+use crate::devices::virtio::{DeviceState, Interrupt, RestoreError, VirtioDevice};
 use crate::memory::{GuestMemory, HugePages, layout};
 
 const INFLATE: u16 = 0;
@@ -335,6 +335,52 @@ fn without_its_first_two_queues_it_is_not_activated() {
         balloon.activate(activation).unwrap_err().to_string(),
         "queue 1 is not ready"
     );
+}
+
+#[test]
+fn a_successor_holds_the_statistics_buffer_and_knows_the_sizes() {
+    let memory = guest_memory(1);
+    let mut setup = Setup::new(&memory, EVERYTHING, &[0, 1, 2, 4]);
+    memory.write_slice(&statistics_entries(5), GuestAddress(LIST)).unwrap();
+    setup.send(
+        STATISTICS,
+        &[Buffer::readable(LIST, statistics_entries(5).len() as u32)],
+    );
+    setup.balloon.handle().set_target(100).unwrap();
+    setup.balloon.host_event(WAKE);
+    setup.balloon.write_config(4, &7u32.to_le_bytes());
+
+    let mut new = Balloon::new(EVERYTHING, memory.size()).unwrap();
+    let queues = [true, true, true, false, true].iter().zip(&setup.queues);
+    let queues = queues.map(|(enabled, queue)| match enabled {
+        true => queue.device_queue(true),
+        false => Queue::default(),
+    });
+    let features = new.features();
+    replace(&mut setup.balloon, &mut new, &memory, queues.collect(), features);
+    new.wake();
+
+    assert_eq!((new.handle().target(), new.handle().actual()), (100, 7));
+    assert_eq!(setup.queues[usize::from(STATISTICS)].used_idx(), 0);
+    new.handle().request_statistics().unwrap();
+    new.host_event(WAKE);
+    assert_eq!(
+        setup.queues[usize::from(STATISTICS)].used_idx(),
+        1,
+        "the driver is asked for more"
+    );
+}
+
+#[test]
+fn a_saved_balloon_beyond_the_guests_memory_is_refused() {
+    let mut balloon = Balloon::new(EVERYTHING, 1 << 20).unwrap();
+    let state = BalloonState {
+        target: 256,
+        actual: 0,
+        held_statistics: None,
+    };
+    let error = balloon.restore(&DeviceState::Balloon(state)).unwrap_err();
+    assert!(matches!(error, RestoreError::Impossible(_)), "{error}");
 }
 
 proptest! {

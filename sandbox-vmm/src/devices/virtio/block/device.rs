@@ -11,9 +11,12 @@ use super::counters::BlockCounters;
 use super::disk::Disk;
 use super::handler::{Handler, Progress};
 use super::offer;
+use super::persist::BlockState;
 use crate::devices::virtio::config_space;
 use crate::devices::virtio::split_queue::required_queues;
-use crate::devices::virtio::{ActivateError, Activation, DeviceKind, HostEvent, VirtioDevice};
+use crate::devices::virtio::{
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, RestoreError, SavedDevice, VirtioDevice,
+};
 use crate::rate_limit::RateLimiter;
 
 /// A call left work behind.
@@ -24,6 +27,8 @@ const RATE_LIMIT: u32 = 1;
 /// A virtio-block device.
 pub struct BlockDevice {
     disk: Disk,
+    /// What the driver is offered: what the disk can do, or could when its driver first met it.
+    features: u64,
     counters: Arc<BlockCounters>,
     /// Lives as long as the device: a driver does not fill its buckets by a reset.
     limiter: RateLimiter,
@@ -35,9 +40,12 @@ pub struct BlockDevice {
 impl BlockDevice {
     /// A disk over the file of `config`.
     pub fn new(config: BlockConfig) -> Result<Self, BlockError> {
+        let limiter = RateLimiter::new(config.rate_limit).map_err(BlockError::RateLimit)?;
+        let disk = Disk::new(config)?;
         Ok(Self {
-            limiter: RateLimiter::new(config.rate_limit).map_err(BlockError::RateLimit)?,
-            disk: Disk::new(config)?,
+            limiter,
+            features: offer::features(&disk),
+            disk,
             counters: Arc::default(),
             work_left: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(BlockError::EventFd)?,
             active: None,
@@ -70,11 +78,11 @@ impl VirtioDevice for BlockDevice {
     }
 
     fn features(&self) -> u64 {
-        offer::features(&self.disk)
+        self.features
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        config_space::read(&offer::config_space(&self.disk), offset, data);
+        config_space::read(&offer::config_space(&self.disk, self.features), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
@@ -95,6 +103,24 @@ impl VirtioDevice for BlockDevice {
 
     fn queue_notify(&mut self, _queue: u16) {
         self.serve();
+    }
+
+    fn save(&mut self) -> SavedDevice {
+        SavedDevice {
+            positions: self.active.iter().map(Handler::position).collect(),
+            state: DeviceState::Block(BlockState {
+                sectors: self.disk.sectors(),
+                features: self.features,
+            }),
+        }
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        if let DeviceState::Block(state) = state {
+            state.check(&self.disk)?;
+            self.features = offer::kept(state.features);
+        }
+        Ok(())
     }
 
     fn host_events(&self) -> Vec<HostEvent> {

@@ -4,6 +4,7 @@ use super::CALL_MAX_BYTES;
 use super::counters::BlockCounters;
 use super::disk::Disk;
 use super::request::Request;
+use crate::devices::virtio::QueuePosition;
 use crate::devices::virtio::split_queue::SplitQueue;
 use crate::memory::{GuestMemory, GuestRam};
 use crate::rate_limit::RateLimiter;
@@ -32,6 +33,11 @@ impl Handler {
             request: Request::new(memory.clone(), write_through),
             memory,
         }
+    }
+
+    /// How far it is.
+    pub(super) fn position(&self) -> QueuePosition {
+        self.queue.position()
     }
 
     /// Serves what is available and tells the driver once, at the end.

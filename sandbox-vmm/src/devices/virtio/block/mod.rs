@@ -19,6 +19,7 @@ mod disk;
 mod handler;
 mod offer;
 mod open;
+mod persist;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use config::{BlockConfig, BlockError};
 pub use counters::BlockCounters;
 pub use device::BlockDevice;
 pub use open::open_disk;
+pub use persist::BlockState;
 
 /// Unit of addresses and lengths on a virtio disk, in bytes (§5.2.4).
 const SECTOR_SIZE: u64 = 512;

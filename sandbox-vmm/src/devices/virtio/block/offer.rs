@@ -34,13 +34,29 @@ pub(super) fn features(disk: &Disk) -> u64 {
     features
 }
 
+/// Those of `features` that this device knows, of which any disk may have been offered.
+pub(super) fn kept(features: u64) -> u64 {
+    let of_any_disk = [
+        VIRTIO_RING_F_EVENT_IDX,
+        VIRTIO_RING_F_INDIRECT_DESC,
+        VIRTIO_BLK_F_SIZE_MAX,
+        VIRTIO_BLK_F_SEG_MAX,
+        VIRTIO_BLK_F_BLK_SIZE,
+        VIRTIO_BLK_F_RO,
+        VIRTIO_BLK_F_FLUSH,
+        VIRTIO_BLK_F_DISCARD,
+        VIRTIO_BLK_F_WRITE_ZEROES,
+    ];
+    features & of_any_disk.into_iter().fold(0, |all, feature| all | bit(feature))
+}
+
 /// Whether a driver that accepted `features` expects writes to be on stable storage when they are done.
 pub(super) fn is_write_through(features: u64) -> bool {
     features & bit(VIRTIO_BLK_F_FLUSH) == 0
 }
 
-/// The configuration space of `disk`; what is not set here reads as zero.
-pub(super) fn config_space(disk: &Disk) -> [u8; CONFIG_LEN] {
+/// The configuration space of `disk` as far as `features` give it a meaning; what is not set here reads as zero.
+pub(super) fn config_space(disk: &Disk, features: u64) -> [u8; CONFIG_LEN] {
     let mut space = [0; CONFIG_LEN];
     let mut put = |offset: usize, value: u32| space[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     put(0, disk.sectors() as u32);
@@ -48,7 +64,7 @@ pub(super) fn config_space(disk: &Disk) -> [u8; CONFIG_LEN] {
     put(8, SEGMENT_MAX_BYTES);
     put(12, SEGMENTS_MAX);
     put(20, SECTOR_SIZE as u32);
-    if disk.discards() {
+    if features & bit(VIRTIO_BLK_F_DISCARD) != 0 {
         put(36, RANGE_MAX_SECTORS);
         put(40, RANGES_MAX);
         put(44, DISCARD_ALIGNMENT);

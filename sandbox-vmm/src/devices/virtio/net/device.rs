@@ -10,12 +10,15 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::backend::FrameBackend;
 use super::config::{NetConfig, bit};
 use super::counters::{Batch, NetCounters};
+use super::persist::NetState;
 use super::receive::{Layout, Receiver};
 use super::transmit::Transmitter;
 use super::{Progress, QUEUE_SIZE};
 use crate::devices::virtio::config_space;
 use crate::devices::virtio::split_queue::required_queues;
-use crate::devices::virtio::{ActivateError, Activation, DeviceKind, HostEvent, VirtioDevice};
+use crate::devices::virtio::{
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, RestoreError, SavedDevice, VirtioDevice,
+};
 use crate::rate_limit::{RateLimitError, RateLimiter};
 
 const RECEIVE_QUEUE: usize = 0;
@@ -154,8 +157,6 @@ impl VirtioDevice for Net {
             receiver: Receiver::new(receive_queue, memory.clone(), layout),
             transmitter: Transmitter::new(transmit_queue, memory),
         });
-        // What the tap announced before now was not listened to.
-        self.receive();
         Ok(())
     }
 
@@ -169,6 +170,24 @@ impl VirtioDevice for Net {
             TRANSMIT_QUEUE => self.transmit(),
             _ => {}
         }
+    }
+
+    fn save(&mut self) -> SavedDevice {
+        let mut batch = Batch::default();
+        let positions = self.active.as_mut().map(|active| {
+            let receive = active.receiver.put_back(&mut batch);
+            vec![receive, active.transmitter.position()]
+        });
+        self.counters.add_received(batch);
+        SavedDevice {
+            positions: positions.unwrap_or_default(),
+            state: DeviceState::Net(NetState { mac: self.config.mac }),
+        }
+    }
+
+    fn restore(&mut self, _state: &DeviceState) -> Result<(), RestoreError> {
+        // The card's address is the host's to give, as for a first start.
+        Ok(())
     }
 
     fn host_events(&self) -> Vec<HostEvent> {

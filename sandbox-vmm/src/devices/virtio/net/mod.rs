@@ -13,6 +13,7 @@ mod backend;
 mod config;
 mod counters;
 mod device;
+mod persist;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use backend::FrameBackend;
 pub use config::NetConfig;
 pub use counters::NetCounters;
 pub use device::{Net, NetDeviceError};
+pub use persist::NetState;
 
 /// Entries of either queue. A Linux driver keeps the receive queue full of buffers of 1.5 KiB and more, which is room
 /// for six frames of 64 KiB at the least.

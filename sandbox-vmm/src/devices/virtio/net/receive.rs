@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use super::counters::Batch;
 use super::{FRAMES_PER_CALL, HEADER_SIZE, NUM_BUFFERS_OFFSET, Progress, QUEUE_SIZE};
+use crate::devices::virtio::QueuePosition;
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue};
 use crate::memory::GuestMemory;
@@ -27,6 +28,8 @@ pub(super) struct Layout {
 /// A chain in the list of buffers.
 struct Chain {
     head: u16,
+    /// Its entry in the available ring.
+    position: u16,
     pieces: usize,
     bytes: usize,
 }
@@ -73,6 +76,25 @@ impl Receiver {
         progress
     }
 
+    /// Puts the buffers back that were taken ahead, and returns where the queue stands then. A frame that lies in them
+    /// already is given to the driver, ahead of its time: the tap has forgotten it. `batch` counts it.
+    ///
+    /// What was refused between two buffers that are put back will be refused again; only a driver that offers buffers
+    /// without room for a header sees that.
+    pub(super) fn put_back(&mut self, batch: &mut Batch) -> QueuePosition {
+        if let Some(length) = self.held.take() {
+            self.complete(length);
+            batch.add_frame(length);
+        }
+        if let Some(first) = self.chains.front() {
+            self.queue.rewind(first.position);
+            self.chains.clear();
+            self.buffers.clear();
+        }
+        self.queue.publish_and_signal();
+        self.queue.position()
+    }
+
     fn receive_frames(&mut self, tap: BorrowedFd<'_>, limiter: &mut RateLimiter, batch: &mut Batch) -> Progress {
         for _ in 0..FRAMES_PER_CALL {
             if limiter.is_waiting() {
@@ -114,6 +136,7 @@ impl Receiver {
     fn collect_buffers(&mut self, batch: &mut Batch) -> bool {
         while !self.has_room() {
             let old_count = self.buffers.count();
+            let position = self.queue.position().next_available;
             match self.queue.pop(&mut self.buffers, Direction::ToDriver) {
                 Popped::Nothing if self.queue.enable_notification() => {}
                 Popped::Nothing => {
@@ -127,7 +150,12 @@ impl Receiver {
                         self.buffers.remove_back(pieces);
                         self.refuse(head, batch);
                     } else {
-                        self.chains.push_back(Chain { head, pieces, bytes });
+                        self.chains.push_back(Chain {
+                            head,
+                            position,
+                            pieces,
+                            bytes,
+                        });
                     }
                 }
             }

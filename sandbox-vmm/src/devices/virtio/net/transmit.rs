@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::counters::Batch;
 use super::{FRAMES_PER_CALL, HEADER_SIZE, MAX_FRAME_SIZE, Progress};
+use crate::devices::virtio::QueuePosition;
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue};
 use crate::memory::GuestMemory;
@@ -21,6 +22,11 @@ impl Transmitter {
     pub(super) fn new(queue: SplitQueue, memory: GuestMemory) -> Self {
         let frame = Segments::new(memory);
         Self { queue, frame }
+    }
+
+    /// How far it is.
+    pub(super) fn position(&self) -> QueuePosition {
+        self.queue.position()
     }
 
     /// Hands the host what the driver has made available. `batch` counts it.

@@ -11,7 +11,9 @@ use super::{QUEUE_SIZE, REQUEST_MAX_BYTES, REQUESTS_PER_CALL};
 use crate::devices::virtio::config_space;
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue, required_queues};
-use crate::devices::virtio::{ActivateError, Activation, DeviceKind, HostEvent, VirtioDevice};
+use crate::devices::virtio::{
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, RestoreError, SavedDevice, VirtioDevice,
+};
 use crate::rate_limit::{RateLimitError, RateLimiter};
 
 /// A call left work behind.
@@ -169,6 +171,17 @@ impl VirtioDevice for RngDevice {
 
     fn queue_notify(&mut self, _queue: u16) {
         self.serve();
+    }
+
+    fn save(&mut self) -> SavedDevice {
+        SavedDevice {
+            positions: self.active.iter().map(|active| active.queue.position()).collect(),
+            state: DeviceState::Rng,
+        }
+    }
+
+    fn restore(&mut self, _state: &DeviceState) -> Result<(), RestoreError> {
+        Ok(())
     }
 
     fn host_events(&self) -> Vec<HostEvent> {

@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::*;
-use crate::devices::virtio::test_support::{Buffer, DriverQueue, FakeLine, activation, guest_memory};
+use crate::devices::virtio::test_support::{Buffer, DriverQueue, FakeLine, activation, guest_memory, replace};
 use crate::devices::virtio::{DeviceKind, Interrupt, VirtioDevice};
 use crate::memory::GuestMemory;
 
@@ -202,6 +202,25 @@ fn events_of_an_inactive_device_are_drained() {
     let mut config = [7; 4];
     bench.device.read_config(0, &mut config);
     assert_eq!(config, [0; 4]);
+}
+
+#[test]
+fn a_successor_serves_what_was_asked_for_and_nothing_twice() {
+    let memory = guest_memory(2);
+    let mut bench = Bench::new(&memory, RateLimit::default());
+    assert_eq!(bench.request(&[Buffer::writable(DATA, 16)]), 16);
+    let waiting = bench.driver.add_chain(&[Buffer::writable(DATA + 16, 16)]);
+    let mut new = RngDevice::new(RngConfig::default()).unwrap();
+    let features = new.features();
+    let queues = vec![bench.driver.device_queue(true)];
+    replace(&mut bench.device, &mut new, &memory, queues, features);
+    new.wake();
+    assert_eq!(
+        (bench.driver.used_idx(), bench.driver.used(1)),
+        (2, (u32::from(waiting), 16))
+    );
+    new.wake();
+    assert_eq!(bench.driver.used_idx(), 2);
 }
 
 proptest! {

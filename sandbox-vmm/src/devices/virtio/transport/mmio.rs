@@ -8,7 +8,9 @@ use virtio_bindings::virtio_mmio::*;
 use virtio_queue::QueueT;
 
 use super::registers::{Half, QueuePart, QueueRegisters, Registers};
-use crate::devices::virtio::{ActivateError, Activation, DeviceKind, Interrupt, InterruptLine, VirtioDevice};
+use crate::devices::virtio::{
+    ActivateError, Activation, DeviceKind, Interrupt, InterruptLine, QueuePosition, VirtioDevice,
+};
 use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, GuestRam};
 
@@ -23,7 +25,7 @@ const CONFIG_START: u64 = VIRTIO_MMIO_CONFIG as u64;
 
 /// Why the device did not start.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(super) enum StartError {
     #[error("a queue has an impossible size or a misaligned address")]
     QueueLayout(#[source] virtio_queue::Error),
     #[error("queue {0} does not lie in guest memory")]
@@ -41,16 +43,14 @@ enum StartError {
 /// Control registers are 32 bits wide: other accesses to them, and offsets without a register, read as zero and are
 /// ignored when written (§4.2.2.2 leaves them open). The configuration space takes any width.
 pub struct MmioTransport {
-    kind: DeviceKind,
-    /// The features offered, with those of the transport.
-    offered: u64,
+    pub(super) kind: DeviceKind,
     queue_count: u32,
     memory: GuestMemory,
-    interrupt: Interrupt,
+    pub(super) interrupt: Interrupt,
     registers: Mutex<Registers>,
-    device: Arc<Mutex<dyn VirtioDevice>>,
+    pub(super) device: Arc<Mutex<dyn VirtioDevice>>,
     /// The device is between `activate` and `reset`. Changed, and for a kick looked at, under the device's lock only.
-    active: AtomicBool,
+    pub(super) active: AtomicBool,
 }
 
 impl MmioTransport {
@@ -58,12 +58,10 @@ impl MmioTransport {
     pub fn new(device: Arc<Mutex<dyn VirtioDevice>>, memory: GuestMemory, line: Box<dyn InterruptLine>) -> Self {
         let guard = lock(&device);
         let kind = guard.kind();
-        let offered = guard.features() | (1 << VIRTIO_F_VERSION_1);
-        let registers = Registers::new(guard.queue_sizes());
+        let registers = Registers::new(offered(&*guard), guard.queue_sizes());
         drop(guard);
         Self {
             kind,
-            offered,
             queue_count: registers.queues.len() as u32,
             memory,
             interrupt: Interrupt::new(line),
@@ -104,7 +102,8 @@ impl MmioTransport {
             VIRTIO_MMIO_DEVICE_ID => self.kind as u32,
             VIRTIO_MMIO_VENDOR_ID => VENDOR,
             VIRTIO_MMIO_DEVICE_FEATURES => {
-                Half::selected_by(self.registers().device_features_select).map_or(0, |half| half.of(self.offered))
+                let registers = self.registers();
+                Half::selected_by(registers.device_features_select).map_or(0, |half| half.of(registers.offered))
             }
             VIRTIO_MMIO_STATUS => self.status(),
             VIRTIO_MMIO_CONFIG_GENERATION => {
@@ -168,7 +167,7 @@ impl MmioTransport {
             self.active.store(false, Ordering::Relaxed);
             device.reset();
             self.interrupt.reset();
-        } else if registers.advance_status(value, self.offered)
+        } else if registers.advance_status(value)
             && let Err(error) = self.start(&registers)
         {
             tracing::warn!(device = ?self.kind, error = &error as &dyn std::error::Error, "virtio device not started");
@@ -178,19 +177,35 @@ impl MmioTransport {
 
     /// The driver set `DRIVER_OK`.
     fn start(&self, registers: &Registers) -> Result<(), StartError> {
+        let mut device = lock(&self.device);
+        self.activate(&mut *device, registers, &[])?;
+        device.wake();
+        Ok(())
+    }
+
+    /// Gives the device its queues; those that have a position in `positions` go on from there.
+    pub(super) fn activate(
+        &self,
+        device: &mut dyn VirtioDevice,
+        registers: &Registers,
+        positions: &[QueuePosition],
+    ) -> Result<(), StartError> {
         let memory: &GuestRam = &self.memory;
-        let queues = registers.queues(self.offered).map_err(StartError::QueueLayout)?;
+        let mut queues = registers.queues().map_err(StartError::QueueLayout)?;
+        for (queue, position) in queues.iter_mut().zip(positions) {
+            queue.set_next_avail(position.next_available);
+            queue.set_next_used(position.next_used);
+        }
         let misplaced = queues.iter().position(|queue| queue.ready() && !queue.is_valid(memory));
         if let Some(index) = misplaced {
             return Err(StartError::QueueAddress(index));
         }
-        let mut device = lock(&self.device);
         device
             .activate(Activation {
                 memory: self.memory.clone(),
                 queues,
                 interrupt: self.interrupt.clone(),
-                features: registers.negotiated(self.offered),
+                features: registers.negotiated(),
             })
             .map_err(StartError::Device)?;
         self.active.store(true, Ordering::Relaxed);
@@ -243,7 +258,12 @@ fn config_contains(offset: u64, len: usize) -> bool {
         .is_some_and(|end| end <= MMIO_WINDOW_SIZE - CONFIG_START)
 }
 
+/// What `device` offers, with what the transport adds.
+pub(super) fn offered(device: &dyn VirtioDevice) -> u64 {
+    device.features() | 1 << VIRTIO_F_VERSION_1
+}
+
 /// A device that panicked under its lock is no reason to panic again: its sandbox goes on as far as it can.
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,6 +10,9 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
+use crate::devices::virtio::RestoreError;
+use crate::devices::virtio::persist::Impossible;
+
 /// The steps of the initialisation in their order; each needs the one before it.
 const STEPS: [u32; 4] = [
     VIRTIO_CONFIG_S_ACKNOWLEDGE,
@@ -119,6 +122,8 @@ impl QueueRegisters {
 /// interrupt; the device keeps the positions in the queues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registers {
+    /// The features offered, with those of the transport.
+    pub offered: u64,
     /// The status bits that the driver set.
     pub status: u32,
     /// `DeviceFeaturesSel`.
@@ -134,9 +139,10 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// The state after a reset of a device whose queues have these largest sizes.
-    pub(super) fn new(queue_sizes: &[u16]) -> Self {
+    /// The state after a reset of a device that offers these features, and whose queues have these largest sizes.
+    pub(super) fn new(offered: u64, queue_sizes: &[u16]) -> Self {
         Self {
+            offered,
             status: 0,
             device_features_select: 0,
             driver_features_select: 0,
@@ -144,6 +150,33 @@ impl Registers {
             queue_select: 0,
             queues: queue_sizes.iter().copied().map(QueueRegisters::new).collect(),
         }
+    }
+
+    /// These registers, of a device that was just made, as `saved` left them. Of the features only those are offered
+    /// further on that were offered before: the driver may have accepted others blindly.
+    pub(super) fn restored(&self, saved: &Self) -> Result<Self, RestoreError> {
+        let missing = saved.negotiated() & !self.offered;
+        if missing != 0 {
+            return Err(RestoreError::FeaturesMissing(missing));
+        }
+        let sizes = |registers: &Self| -> Vec<u16> { registers.queues.iter().map(|queue| queue.max_size).collect() };
+        if sizes(self) != sizes(saved) {
+            return Err(RestoreError::Impossible(Impossible::Queues));
+        }
+        let mut restored = saved.clone();
+        restored.offered &= self.offered;
+        // A status is possible if a driver can get there by writing it.
+        restored.status = 0;
+        restored.advance_status(saved.status);
+        match restored.status == saved.status {
+            true => Ok(restored),
+            false => Err(RestoreError::Impossible(Impossible::DriverStatus)),
+        }
+    }
+
+    /// Whether the initialisation is complete.
+    pub(super) fn is_driver_ok(&self) -> bool {
+        self.has(VIRTIO_CONFIG_S_DRIVER_OK)
     }
 
     /// Forgets everything that the driver wrote.
@@ -162,13 +195,13 @@ impl Registers {
     ///
     /// Bits are only ever added. A step is taken once the one before it is; what comes too early is ignored, and the
     /// driver sees so when it reads the status back. After `FAILED` only a reset counts.
-    pub(super) fn advance_status(&mut self, written: u32, offered: u64) -> bool {
+    pub(super) fn advance_status(&mut self, written: u32) -> bool {
         if self.has(VIRTIO_CONFIG_S_FAILED) {
             return false;
         }
         let was_running = self.has(VIRTIO_CONFIG_S_DRIVER_OK);
         for step in STEPS {
-            let taken = written & step != 0 && (step != VIRTIO_CONFIG_S_FEATURES_OK || self.features_suffice(offered));
+            let taken = written & step != 0 && (step != VIRTIO_CONFIG_S_FEATURES_OK || self.features_suffice());
             if !self.has(step) && !taken {
                 break;
             }
@@ -180,8 +213,8 @@ impl Registers {
 
     /// What device and driver agreed on. Features that were never offered count as not accepted instead of failing the
     /// negotiation: some drivers acknowledge whatever they know.
-    pub(super) fn negotiated(&self, offered: u64) -> u64 {
-        self.driver_features & offered
+    pub(super) fn negotiated(&self) -> u64 {
+        self.driver_features & self.offered
     }
 
     /// Takes a write to `DriverFeatures`, as long as the features are open.
@@ -231,8 +264,8 @@ impl Registers {
     }
 
     /// The queues for the device, with event indices as negotiated.
-    pub(super) fn queues(&self, offered: u64) -> Result<Vec<Queue>, virtio_queue::Error> {
-        let event_idx = self.negotiated(offered) & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
+    pub(super) fn queues(&self) -> Result<Vec<Queue>, virtio_queue::Error> {
+        let event_idx = self.negotiated() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         self.queues.iter().map(|queue| queue.queue(event_idx)).collect()
     }
 
@@ -240,8 +273,8 @@ impl Registers {
         self.status & any_of != 0
     }
 
-    fn features_suffice(&self, offered: u64) -> bool {
-        self.negotiated(offered) & REQUIRED_FEATURES == REQUIRED_FEATURES
+    fn features_suffice(&self) -> bool {
+        self.negotiated() & REQUIRED_FEATURES == REQUIRED_FEATURES
     }
 
     /// The selected queue between `FEATURES_OK` and `DRIVER_OK`.

@@ -1,6 +1,7 @@
 //! The device as the transport and the event loop see it.
 
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_queue::{Queue, QueueT};
 
 use super::VsockConfig;
 use super::config::{ANY_CID, FIRST_GUEST_CID, VsockError};
@@ -8,15 +9,21 @@ use super::muxer::Muxer;
 use super::packet::HEADER_SIZE;
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue, required_queues};
-use crate::devices::virtio::{ActivateError, Activation, DeviceKind, HostEvent, VirtioDevice, config_space};
+use crate::devices::virtio::{
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, QueuePosition, RestoreError, SavedDevice,
+    VirtioDevice, config_space,
+};
 
 /// `VIRTIO_VSOCK_F_STREAM` (§5.10.3).
 const FEATURE_STREAM: u64 = 1 << 0;
 const QUEUE_SIZE: u16 = 256;
-/// rx, tx, and events, of which there are none to tell (§5.10.2).
+/// rx, tx, and events, of which there is one to tell (§5.10.2).
 const QUEUE_COUNT: usize = 3;
 const RECEIVE_QUEUE: u16 = 0;
 const TRANSMIT_QUEUE: u16 = 1;
+const EVENT_QUEUE: usize = 2;
+/// `VIRTIO_VSOCK_EVENT_TRANSPORT_RESET` (§5.10.6.7): all connections are gone, and the context identifier may be another.
+const TRANSPORT_RESET: u32 = 0;
 /// Packets worked off in one call and direction, so that neither a guest that sends without end nor a host program
 /// that does keeps the device's lock for ever.
 const PACKETS_PER_CALL: usize = 256;
@@ -26,12 +33,16 @@ pub struct Vsock {
     guest_cid: u64,
     muxer: Muxer,
     active: Option<Active>,
+    /// The guest does not know yet that its connections are gone.
+    transport_reset: bool,
 }
 
 /// What the device has between `DRIVER_OK` and reset.
 struct Active {
     receive: SplitQueue,
     transmit: SplitQueue,
+    /// A driver can do without it.
+    events: Option<SplitQueue>,
     /// The chain at hand, and the pieces of a packet's header; kept for their allocations.
     chain: Segments,
     header: Segments,
@@ -51,6 +62,7 @@ impl Vsock {
             guest_cid: u64::from(cid),
             muxer: Muxer::new(config)?,
             active: None,
+            transport_reset: false,
         })
     }
 
@@ -109,6 +121,28 @@ impl Active {
         true
     }
 
+    fn positions(&self) -> Vec<QueuePosition> {
+        let events = self.events.as_ref().map(SplitQueue::position);
+        vec![
+            self.receive.position(),
+            self.transmit.position(),
+            events.unwrap_or_default(),
+        ]
+    }
+
+    /// Tells the driver that all connections are gone, if it has given a buffer for that.
+    fn tell_transport_reset(&mut self) {
+        let Some(events) = &mut self.events else { return };
+        let event = TRANSPORT_RESET.to_le_bytes();
+        self.chain.clear();
+        match events.pop(&mut self.chain, Direction::ToDriver) {
+            Popped::Nothing => return,
+            Popped::Chain { head, .. } if self.chain.write_at(0, &event) => events.push_used(head, event.len() as u32),
+            Popped::Chain { head, .. } | Popped::Malformed { head } => events.push_used(head, 0),
+        }
+        events.publish_and_signal();
+    }
+
     /// Fills the chain at hand, or puts it back.
     fn send_packet(&mut self, muxer: &mut Muxer, head: u16) {
         self.header.clear();
@@ -143,23 +177,39 @@ impl VirtioDevice for Vsock {
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let Activation {
             memory,
-            queues,
+            mut queues,
             interrupt,
             ..
         } = activation;
+        let events = queues
+            .drain(EVENT_QUEUE.min(queues.len())..)
+            .next()
+            .filter(Queue::ready);
+        let events = events.map(|queue| SplitQueue::new(queue, memory.clone(), interrupt.clone()));
         let [receive, transmit] = required_queues(queues, &memory, &interrupt)?;
         self.active = Some(Active {
             receive,
             transmit,
+            events,
             chain: Segments::new(memory.clone()),
             header: Segments::new(memory),
         });
-        self.muxer.start();
         Ok(())
+    }
+
+    fn wake(&mut self) {
+        if let Some(active) = self.active.as_mut().filter(|_| self.transport_reset) {
+            active.tell_transport_reset();
+            self.transport_reset = false;
+        }
+        self.muxer.start();
+        self.receive_from_guest();
+        self.send_to_guest();
     }
 
     fn reset(&mut self) {
         self.active = None;
+        self.transport_reset = false;
         self.muxer.reset();
     }
 
@@ -172,6 +222,21 @@ impl VirtioDevice for Vsock {
             }
             _ => {}
         }
+    }
+
+    fn save(&mut self) -> SavedDevice {
+        SavedDevice {
+            positions: self.active.as_ref().map(Active::positions).unwrap_or_default(),
+            state: DeviceState::Vsock(self.muxer.state()),
+        }
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        if let DeviceState::Vsock(state) = state {
+            self.muxer.restore(state).map_err(RestoreError::Impossible)?;
+            self.transport_reset = true;
+        }
+        Ok(())
     }
 
     fn host_events(&self) -> Vec<HostEvent> {

@@ -23,6 +23,7 @@ mod greeting;
 mod host;
 mod muxer;
 mod packet;
+mod persist;
 #[cfg(test)]
 mod tests;
 mod unix;
@@ -31,6 +32,7 @@ mod watcher;
 pub use config::{ReadyPort, VsockConfig, VsockError};
 pub use device::Vsock;
 pub use host::{Connector, HostSockets, ListeningPath};
+pub use persist::VsockState;
 
 /// The host's context identifier (§5.10.4).
 const HOST_CID: u64 = 2;

@@ -11,8 +11,10 @@ use super::config::ReadyPort;
 use super::connection::Connection;
 use super::greeting::{Greeting, read_greeting};
 use super::packet::{self, HEADER_SIZE, Op, Packet, Parsed, Ports};
+use super::persist::VsockState;
 use super::watcher::{Source, Watcher};
 use super::{ANY_PORT, HostSockets, MAX_CONNECTIONS, VsockConfig, VsockError};
+use crate::devices::virtio::persist::Impossible;
 use crate::devices::virtio::segments::Segments;
 
 /// Answers to packets that belong to no connection, waiting for the guest to fetch them. One that sends nonsense and
@@ -99,6 +101,28 @@ impl Muxer {
     pub(super) fn start(&mut self) {
         self.started = true;
         self.accept_clients();
+    }
+
+    /// What a device that takes this one's place needs to know.
+    pub(super) fn state(&self) -> VsockState {
+        let connections = self.connections.keys().chain(&self.refusals);
+        VsockState {
+            connections: connections.map(|ports| (ports.guest, ports.host)).collect(),
+            next_host_port: self.next_host_port,
+        }
+    }
+
+    /// Takes the place of a device that was left in `state`: the guest will be told that its connections are gone.
+    pub(super) fn restore(&mut self, state: &VsockState) -> Result<(), Impossible> {
+        let possible = (FIRST_HOST_PORT..=LAST_HOST_PORT).contains(&state.next_host_port)
+            && state.connections.len() <= MAX_CONNECTIONS + MAX_REFUSALS;
+        if !possible {
+            return Err(Impossible::SocketPorts);
+        }
+        self.next_host_port = state.next_host_port;
+        let ports = state.connections.iter().map(|&(guest, host)| Ports { guest, host });
+        self.refusals = ports.collect();
+        Ok(())
     }
 
     /// Ends all connections without a word to the guest, whose driver is gone.

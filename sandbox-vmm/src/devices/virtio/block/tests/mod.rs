@@ -4,6 +4,7 @@ mod any_chain;
 mod files;
 mod hostile;
 mod limits;
+mod persist;
 mod requests;
 
 use std::fs::File;

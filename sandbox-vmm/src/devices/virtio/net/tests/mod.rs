@@ -2,6 +2,7 @@
 
 mod driver_lies;
 mod limits;
+mod persist;
 mod receive;
 mod tap;
 mod transmit;
@@ -97,6 +98,7 @@ impl<'a> Setup<'a> {
         let (activation, line) = activation(memory, queues, features);
         let interrupt = activation.interrupt.clone();
         card.activate(activation).unwrap();
+        card.wake();
         Self {
             memory,
             card,

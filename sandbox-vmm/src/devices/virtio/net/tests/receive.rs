@@ -83,6 +83,7 @@ fn a_driver_with_a_small_queue_gets_its_frames_all_the_same() {
     let (activation, _) = activation(&memory, queues, MERGEABLE | LARGE_FRAMES);
     setup.card.reset();
     setup.card.activate(activation).unwrap();
+    setup.card.wake();
     setup.bring_buffers(4, 2048, 2048);
     setup.host_sends(b"ping");
     assert_eq!((setup.receive.used_idx(), setup.receive.used(0)), (1, (0, 16)));
@@ -198,6 +199,7 @@ fn offloads_follow_each_driver_and_the_card_forgets_the_last_one() {
     let (activation, line) = activation(&memory, queues, bit(VIRTIO_NET_F_GUEST_CSUM));
     setup.receive.add_chain(&[Buffer::writable(BUFFERS, 1536)]);
     setup.card.activate(activation).unwrap();
+    setup.card.wake();
     assert_eq!(
         (setup.receive.used_idx(), line.pulses()),
         (1, 1),

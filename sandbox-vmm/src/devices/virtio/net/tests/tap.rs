@@ -78,6 +78,7 @@ impl<'a> Guest<'a> {
         let queues = vec![receive.device_queue(true), transmit.device_queue(true)];
         let (activation, _) = activation(memory, queues, config.features());
         card.activate(activation).unwrap();
+        card.wake();
         for index in 0..128 {
             receive.add_chain(&[Buffer::writable(BUFFERS + 0x800 * index, 0x800)]);
         }

@@ -133,6 +133,7 @@ fn programs_wait_for_the_guests_driver() {
     let queues = [&setup.receive, &setup.transmit].map(|queue| queue.device_queue(true));
     let (activation, _) = activation(&memory, queues.into(), setup.vsock.features());
     setup.vsock.activate(activation).unwrap();
+    setup.vsock.wake();
     setup.bring_buffers(4, BUFFER_LEN);
     assert_eq!(setup.receives(Op::Request).ports.guest, 5000);
 }
@@ -152,6 +153,7 @@ fn a_reset_ends_all_connections_and_new_ones_can_be_made() {
     let queues = [&setup.receive, &setup.transmit].map(|queue| queue.device_queue(true));
     let (activation, _) = activation(&memory, queues.into(), setup.vsock.features());
     setup.vsock.activate(activation).unwrap();
+    setup.vsock.wake();
     setup.bring_buffers(4, BUFFER_LEN);
     setup.host_connection(5000);
 }

@@ -2,6 +2,7 @@
 
 mod connect;
 mod driver_lies;
+mod persist;
 mod shutdown;
 mod transfer;
 
@@ -90,6 +91,7 @@ impl<'a> Setup<'a> {
         let (activation, _) = activation(memory, queues.into(), vsock.features());
         let interrupt = activation.interrupt.clone();
         vsock.activate(activation).unwrap();
+        vsock.wake();
         Self {
             memory,
             vsock,
