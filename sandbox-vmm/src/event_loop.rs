@@ -1,12 +1,11 @@
-//! The thread that serves a VM's host events: readable taps and sockets, timers, the deadline.
+//! The thread that serves a VM's host events: readable taps and sockets, timers, what these left over, the deadline.
 //!
 //! A VM without such events has no such thread. The thread sleeps in `epoll_wait` and is woken by nothing of ours.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::devices::virtio::HostEvent;
+use crate::devices::virtio::{HostEvent, Progress};
 use crate::machine::SharedDevice;
 
 /// Its stack needs room for a device's handlers, which keep no large buffers on it.
@@ -34,12 +33,53 @@ pub struct EventSources {
 /// A running event loop.
 pub struct EventLoop {
     thread: JoinHandle<()>,
-    stop: Arc<Stop>,
+    agenda: Arc<Agenda>,
 }
 
-struct Stop {
-    requested: AtomicBool,
+/// What the loop is told beside its descriptors.
+struct Agenda {
+    /// It is to end.
+    stop: AtomicBool,
+    /// Events of which more work was left than one call does; each is gone on with after a look at the descriptors, so
+    /// that one device keeps the others waiting for one call only.
+    unfinished: Mutex<Vec<(SharedDevice, u32)>>,
+    /// Written after any change of the above.
     wake: EventFd,
+}
+
+impl Agenda {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            stop: AtomicBool::new(false),
+            unfinished: Mutex::default(),
+            wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+        })
+    }
+
+    /// Tells a device of an event.
+    fn serve(&self, device: &SharedDevice, token: u32) {
+        let progress = device.lock().unwrap_or_else(PoisonError::into_inner).host_event(token);
+        if progress == Progress::More {
+            self.unfinished().push((Arc::clone(device), token));
+            self.wake();
+        }
+    }
+
+    fn serve_unfinished(&self) {
+        let unfinished = std::mem::take(&mut *self.unfinished());
+        for (device, token) in unfinished {
+            self.serve(&device, token);
+        }
+    }
+
+    fn wake(&self) {
+        // It is watched for edges, which every write gives. One that is full is readable all the same.
+        let _ = self.wake.write(1);
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, Vec<(SharedDevice, u32)>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 type Subscriber = Box<dyn MutEventSubscriber + Send>;
@@ -51,15 +91,16 @@ impl EventLoop {
         if !watched && sources.deadline.is_none() {
             return Ok(None);
         }
-        let stop = Arc::new(Stop {
-            requested: AtomicBool::new(false),
-            wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
-        });
+        let agenda = Arc::new(Agenda::new()?);
         let mut manager = EventManager::<Subscriber>::new().map_err(io::Error::other)?;
-        manager.add_subscriber(Box::new(StopSubscriber(Arc::clone(&stop))));
+        manager.add_subscriber(Box::new(AgendaSubscriber(Arc::clone(&agenda))));
         for (device, events) in sources.devices {
             if !events.is_empty() {
-                manager.add_subscriber(Box::new(DeviceSubscriber { device, events }));
+                manager.add_subscriber(Box::new(DeviceSubscriber {
+                    device,
+                    events,
+                    agenda: Arc::clone(&agenda),
+                }));
             }
         }
         if let Some((after, action)) = sources.deadline {
@@ -67,30 +108,29 @@ impl EventLoop {
             timer.reset(after, None)?;
             manager.add_subscriber(Box::new(DeadlineSubscriber { timer, action }));
         }
-        let stopped = Arc::clone(&stop);
+        let followed = Arc::clone(&agenda);
         let thread = thread::Builder::new()
             .name("sandbox-events".to_owned())
             .stack_size(STACK_SIZE)
             .spawn(move || {
                 first();
-                serve(manager, &stopped);
+                serve(manager, &followed);
             })?;
-        Ok(Some(Self { thread, stop }))
+        Ok(Some(Self { thread, agenda }))
     }
 
     /// Stops the thread and waits for its end.
     pub fn stop(self) {
-        self.stop.requested.store(true, Ordering::Release);
-        // An eventfd that is full is readable all the same.
-        let _ = self.stop.wake.write(1);
+        self.agenda.stop.store(true, Ordering::Release);
+        self.agenda.wake();
         if self.thread.join().is_err() {
             tracing::error!("the event loop panicked");
         }
     }
 }
 
-fn serve(mut manager: EventManager<Subscriber>, stop: &Stop) {
-    while !stop.requested.load(Ordering::Acquire) {
+fn serve(mut manager: EventManager<Subscriber>, agenda: &Agenda) {
+    while !agenda.stop.load(Ordering::Acquire) {
         if let Err(error) = manager.run() {
             tracing::error!(%error, "the event loop ends");
             return;
@@ -106,10 +146,12 @@ fn watch(ops: &mut EventOps, fd: RawFd, token: u32, set: EventSet) {
     }
 }
 
-struct StopSubscriber(Arc<Stop>);
+struct AgendaSubscriber(Arc<Agenda>);
 
-impl MutEventSubscriber for StopSubscriber {
-    fn process(&mut self, _events: Events, _ops: &mut EventOps) {}
+impl MutEventSubscriber for AgendaSubscriber {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        self.0.serve_unfinished();
+    }
 
     fn init(&mut self, ops: &mut EventOps) {
         watch(ops, self.0.wake.as_raw_fd(), 0, EventSet::IN | EventSet::EDGE_TRIGGERED);
@@ -119,12 +161,12 @@ impl MutEventSubscriber for StopSubscriber {
 struct DeviceSubscriber {
     device: SharedDevice,
     events: Vec<HostEvent>,
+    agenda: Arc<Agenda>,
 }
 
 impl MutEventSubscriber for DeviceSubscriber {
     fn process(&mut self, events: Events, _ops: &mut EventOps) {
-        let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
-        device.host_event(events.data());
+        self.agenda.serve(&self.device, events.data());
     }
 
     fn init(&mut self, ops: &mut EventOps) {
@@ -156,6 +198,9 @@ impl MutEventSubscriber for DeadlineSubscriber {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::virtio::{
+        ActivateError, Activation, DeviceKind, DeviceState, RestoreError, SavedDevice, VirtioDevice,
+    };
     use std::sync::mpsc;
 
     #[test]
@@ -165,6 +210,80 @@ mod tests {
             deadline: None,
         };
         assert!(EventLoop::spawn(sources, || ()).unwrap().is_none());
+    }
+
+    /// A device that needs several calls for one event.
+    struct Lengthy {
+        calls_left: u32,
+        done: mpsc::Sender<u32>,
+    }
+
+    impl VirtioDevice for Lengthy {
+        fn kind(&self) -> DeviceKind {
+            DeviceKind::Rng
+        }
+
+        fn queue_sizes(&self) -> &[u16] {
+            &[]
+        }
+
+        fn features(&self) -> u64 {
+            0
+        }
+
+        fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+
+        fn activate(&mut self, _activation: Activation) -> Result<(), ActivateError> {
+            Ok(())
+        }
+
+        fn reset(&mut self) {}
+
+        fn queue_notify(&mut self, _queue: u16) -> Progress {
+            Progress::Waiting
+        }
+
+        fn save(&mut self) -> SavedDevice {
+            SavedDevice {
+                positions: Vec::new(),
+                state: DeviceState::Rng,
+            }
+        }
+
+        fn restore(&mut self, _state: &DeviceState) -> Result<(), RestoreError> {
+            Ok(())
+        }
+
+        fn host_event(&mut self, token: u32) -> Progress {
+            self.calls_left -= 1;
+            match self.calls_left {
+                0 => {
+                    self.done.send(token).unwrap();
+                    Progress::Waiting
+                }
+                _ => Progress::More,
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_call_left_over_is_gone_on_with() {
+        let (done, receiver) = mpsc::channel();
+        let fd = EventFd::new(EFD_CLOEXEC).unwrap();
+        fd.write(1).unwrap();
+        let event = HostEvent {
+            fd: fd.as_raw_fd(),
+            token: 7,
+        };
+        let device = Lengthy { calls_left: 1000, done };
+        let sources = EventSources {
+            devices: vec![(Arc::new(Mutex::new(device)), vec![event])],
+            deadline: None,
+        };
+        let event_loop = EventLoop::spawn(sources, || ()).unwrap().unwrap();
+        assert_eq!(receiver.recv().unwrap(), 7);
+        event_loop.stop();
+        assert!(receiver.recv().is_err(), "called again with nothing left");
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn disk_error(error: BlockError, field: &str) -> Error {
         BlockError::InUse { .. } => ErrorKind::InUse,
         BlockError::Empty | BlockError::NotADisk(_) | BlockError::NotOpenFor(_) => ErrorKind::InvalidSpec,
         BlockError::Lock { .. } => ErrorKind::Unsupported,
-        BlockError::EventFd(source) | BlockError::Inspect(source) | BlockError::Open { source, .. } => kind_of(source),
+        BlockError::Inspect(source) | BlockError::Open { source, .. } => kind_of(source),
         BlockError::RateLimit(_) => ErrorKind::HostExhausted,
     };
     let field = match &error {

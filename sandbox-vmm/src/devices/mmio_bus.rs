@@ -1,5 +1,6 @@
 //! The windows of the virtio-mmio devices, one behind the other from [`MMIO_START`].
 
+use crate::devices::virtio::Progress;
 use crate::devices::virtio::transport::MmioTransport;
 use crate::memory::layout::{MMIO_START, MMIO_WINDOW_SIZE};
 
@@ -23,10 +24,12 @@ impl MmioBus {
         }
     }
 
-    /// The guest wrote physical memory that is no RAM.
-    pub fn write(&self, address: u64, data: &[u8]) {
-        if let Some((window, offset)) = self.window(address) {
-            window.write(offset, data);
+    /// The guest wrote physical memory that is no RAM. If more is left of what the write asks for, it is to be repeated.
+    #[must_use]
+    pub fn write(&self, address: u64, data: &[u8]) -> Progress {
+        match self.window(address) {
+            Some((window, offset)) => window.write(offset, data),
+            None => Progress::Waiting,
         }
     }
 

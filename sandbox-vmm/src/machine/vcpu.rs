@@ -14,6 +14,7 @@ use super::Machine;
 use super::crew::{Crew, Member};
 use super::kick::{KickSignal, Kickable};
 use crate::devices::legacy::{PortEffect, PowerEvent};
+use crate::devices::virtio::Progress;
 
 /// A vCPU and its number.
 pub struct Vcpu {
@@ -36,7 +37,35 @@ pub trait VcpuEvents: Sync {
 /// What one exit leads to.
 enum Next {
     Enter,
+    /// The same write to a device is to be repeated before the guest goes on.
+    Repeat(Write),
     End(Exit),
+}
+
+/// A write to memory that is no RAM.
+#[derive(Clone, Copy)]
+struct Write {
+    address: u64,
+    data: [u8; 8],
+    len: usize,
+}
+
+impl Write {
+    fn new(address: u64, data: &[u8]) -> Self {
+        let mut copy = [0; 8];
+        // KVM hands over 8 bytes at most.
+        let len = data.len().min(copy.len());
+        copy[..len].copy_from_slice(&data[..len]);
+        let data = copy;
+        Self { address, data, len }
+    }
+
+    fn give_to(self, machine: &Machine) -> Next {
+        match machine.mmio.write(self.address, &self.data[..self.len]) {
+            Progress::Waiting => Next::Enter,
+            Progress::More => Next::Repeat(self),
+        }
+    }
 }
 
 impl Vcpu {
@@ -57,18 +86,27 @@ impl Vcpu {
             events.first_entry();
         }
         let mut first = boots;
+        let mut unfinished = None;
         let end = loop {
             if !crew.may_run(|| settle(&mut self.fd, &kickable)) {
                 break None;
             }
-            let next = self.enter(machine, events, &kickable);
+            let next = match unfinished.take() {
+                Some(write) => Write::give_to(write, machine),
+                None => {
+                    let next = self.enter(machine, events, &kickable);
+                    count_exit(member);
+                    next
+                }
+            };
             if first {
                 events.first_exit();
                 first = false;
             }
-            count_exit(member);
-            if let Next::End(exit) = next {
-                break Some(exit);
+            match next {
+                Next::Enter => {}
+                Next::Repeat(write) => unfinished = Some(write),
+                Next::End(exit) => break Some(exit),
             }
         };
         member.record_final_cpu();
@@ -93,10 +131,7 @@ impl Vcpu {
                 machine.mmio.read(address, data);
                 Next::Enter
             }
-            Ok(VcpuExit::MmioWrite(address, data)) => {
-                machine.mmio.write(address, data);
-                Next::Enter
-            }
+            Ok(VcpuExit::MmioWrite(address, data)) => Write::new(address, data).give_to(machine),
             Ok(VcpuExit::Shutdown) => Next::End(self.triple_fault(machine)),
             Ok(VcpuExit::Hlt) => Next::End(self.guest_fault(machine, "halted with no interrupt that could wake it")),
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => Next::End(Exit::PowerOff),

@@ -1,13 +1,14 @@
 //! The limits of one device: a bucket of bytes, a bucket of operations, and a timer.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use sandbox_core::limits::{RateLimit, TokenBucket};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::Bucket;
+use crate::devices::virtio::HostEvent;
 
 /// Why a limiter cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum RateLimitError {
 /// Holds a device to its [`RateLimit`]. Without any limit it costs neither a descriptor nor a look at the clock.
 ///
 /// A device asks [`RateLimiter::admit`] before each request. Once refused it stops, and goes on when the descriptor of
-/// [`RateLimiter::timer`] becomes readable and it has called [`RateLimiter::timer_fired`].
+/// [`RateLimiter::host_event`] becomes readable and it has called [`RateLimiter::timer_fired`].
 #[derive(Debug, Default)]
 pub struct RateLimiter {
     bandwidth: Option<Bucket>,
@@ -65,9 +66,10 @@ impl RateLimiter {
         self.waiting
     }
 
-    /// The timer's descriptor, readable when the refused request may be tried again; `None` without limits.
-    pub fn timer(&self) -> Option<RawFd> {
-        self.timer.as_ref().map(AsRawFd::as_raw_fd)
+    /// The timer for the event loop, readable when the refused request may be tried again; `None` without limits.
+    pub fn host_event(&self, token: u32) -> Option<HostEvent> {
+        let fd = self.timer.as_ref()?.as_raw_fd();
+        Some(HostEvent { fd, token })
     }
 
     /// To be called when the timer's descriptor became readable, before anything is tried again. Never blocks, also
@@ -134,8 +136,8 @@ mod tests {
     fn fires(limiter: &RateLimiter, milliseconds: i32) -> bool {
         let epoll = Epoll::new().unwrap();
         let event = EpollEvent::new(EventSet::IN, 0);
-        let timer = limiter.timer().unwrap();
-        epoll.ctl(ControlOperation::Add, timer, event).unwrap();
+        let timer = limiter.host_event(0).unwrap();
+        epoll.ctl(ControlOperation::Add, timer.fd, event).unwrap();
         let mut ready = [EpollEvent::default()];
         epoll.wait(milliseconds, &mut ready).unwrap() == 1
     }
@@ -143,7 +145,7 @@ mod tests {
     #[test]
     fn without_limits_there_is_no_timer_and_no_refusal() {
         let mut limiter = RateLimiter::new(RateLimit::default()).unwrap();
-        assert!(limiter.timer().is_none());
+        assert!(limiter.host_event(0).is_none());
         assert!((0..1000).all(|_| limiter.admit(u64::MAX)));
         limiter.timer_fired();
         assert!(!limiter.is_waiting());

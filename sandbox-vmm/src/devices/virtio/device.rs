@@ -56,6 +56,25 @@ pub struct HostEvent {
     pub token: u32,
 }
 
+/// Whether a call left work behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All is done, or what is missing announces itself: a kick, a host event.
+    Waiting,
+    /// The call's share was used up. Whoever called calls the same again, after it has looked at what else it has to do.
+    More,
+}
+
+impl Progress {
+    /// What two pieces of work of one call come to.
+    pub fn and(self, other: Self) -> Self {
+        match self {
+            Self::Waiting => other,
+            Self::More => Self::More,
+        }
+    }
+}
+
 /// A virtio device. All calls come under the device's lock, from a vCPU thread or the event loop; none may block on
 /// the guest, and each does a bounded amount of work whatever the queues hold.
 pub trait VirtioDevice: Send {
@@ -82,15 +101,20 @@ pub trait VirtioDevice: Send {
     /// Serves whatever waits on either side, announced or not: after the activation, and when a restored guest is about
     /// to run. Called only between `activate` and `reset`.
     fn wake(&mut self) {
-        let count = self.queue_sizes().len() as u16;
-        (0..count).for_each(|queue| self.queue_notify(queue));
+        let sizes = self.queue_sizes().to_vec();
+        for (queue, size) in (0..).zip(sizes) {
+            // A call serves one chain at least, so that this is enough for what waits now; and it is bounded, should
+            // another vCPU fill the queue as fast as it is emptied.
+            let mut calls = 0..size;
+            while calls.next().is_some() && self.queue_notify(queue) == Progress::More {}
+        }
     }
 
     /// The driver wrote status 0: give the queues up and forget all state of the session. Idempotent.
     fn reset(&mut self);
 
-    /// The driver kicked `queue`. Called only between `activate` and `reset`.
-    fn queue_notify(&mut self, queue: u16);
+    /// The driver kicked `queue`, or more of it is left. Called only between `activate` and `reset`.
+    fn queue_notify(&mut self, queue: u16) -> Progress;
 
     /// What a snapshot holds of the device; what it has taken ahead is put back first. The device can go on afterwards.
     fn save(&mut self) -> SavedDevice;
@@ -108,6 +132,9 @@ pub trait VirtioDevice: Send {
         Vec::new()
     }
 
-    /// A watched descriptor became readable. May come before `activate` and after `reset`, and then only drains.
-    fn host_event(&mut self, _token: u32) {}
+    /// A watched descriptor became readable, or more work of this event is left. May come without either, before
+    /// `activate` and after `reset`; it then only drains.
+    fn host_event(&mut self, _token: u32) -> Progress {
+        Progress::Waiting
+    }
 }

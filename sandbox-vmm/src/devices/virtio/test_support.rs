@@ -12,7 +12,7 @@ use virtio_queue::mock::{AvailRing, DescriptorTable, UsedRing};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Activation, DeviceState, Interrupt, InterruptLine, QueuePosition, SavedDevice, VirtioDevice};
+use super::{Activation, DeviceState, Interrupt, InterruptLine, Progress, QueuePosition, SavedDevice, VirtioDevice};
 use crate::memory::{GuestMemory, GuestRam, HugePages};
 
 /// An interrupt line that counts its pulses.
@@ -76,6 +76,16 @@ pub(crate) fn replace(
     let (activation, line) = activation(memory, queues, features);
     new.activate(activation).unwrap();
     line
+}
+
+/// Kicks `queue` as a vCPU thread does, until nothing is left.
+pub(crate) fn kick(device: &mut impl VirtioDevice, queue: u16) {
+    while device.queue_notify(queue) == Progress::More {}
+}
+
+/// Tells `device` of an event as the event loop does, until nothing is left.
+pub(crate) fn tell(device: &mut impl VirtioDevice, token: u32) {
+    while device.host_event(token) == Progress::More {}
 }
 
 /// One buffer of a descriptor chain.

@@ -14,8 +14,8 @@ use super::persist::BalloonState;
 use super::queues::Queues;
 use crate::devices::virtio::persist::Impossible;
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, Interrupt, RestoreError, SavedDevice, VirtioDevice,
-    config_space,
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, Interrupt, Progress, RestoreError, SavedDevice,
+    VirtioDevice, config_space,
 };
 
 /// `VIRTIO_BALLOON_F_STATS_VQ` (§5.5.3).
@@ -34,7 +34,7 @@ const CONFIG_SPACE_SIZE: usize = 8;
 /// Offset in the configuration space of `actual`, the driver's to write; `num_pages` comes before it (§5.5.4).
 const ACTUAL_OFFSET: usize = 4;
 
-/// Token: the handle asks for something, or a call left work behind.
+/// Token: the handle asks for something.
 const WAKE: u32 = 0;
 
 /// A balloon.
@@ -114,14 +114,6 @@ impl Balloon {
         self.space[ACTUAL_OFFSET..].copy_from_slice(&bytes);
         self.shared.actual.store(u32::from_le_bytes(bytes), Ordering::Release);
     }
-
-    /// Has the event loop call again if something is `left`.
-    fn come_back_if(&self, left: bool) {
-        if left && let Err(error) = self.shared.wake.write(1) {
-            // Only a counter at its limit refuses, and that is readable as well.
-            tracing::debug!(%error, "eventfd");
-        }
-    }
 }
 
 impl VirtioDevice for Balloon {
@@ -170,10 +162,10 @@ impl VirtioDevice for Balloon {
         self.set_actual([0; 4]);
     }
 
-    fn queue_notify(&mut self, queue: u16) {
-        if let Some((queues, _)) = &mut self.active {
-            let left = queues.work_off(usize::from(queue), &self.shared);
-            self.come_back_if(left);
+    fn queue_notify(&mut self, queue: u16) -> Progress {
+        match &mut self.active {
+            Some((queues, _)) => queues.work_off(usize::from(queue), &self.shared),
+            None => Progress::Waiting,
         }
     }
 
@@ -208,16 +200,15 @@ impl VirtioDevice for Balloon {
         }]
     }
 
-    fn host_event(&mut self, _token: u32) {
+    fn host_event(&mut self, _token: u32) -> Progress {
         // Emptied first, so that what comes up from here on is announced again. It may be empty already.
         let _ = self.shared.wake.read();
         self.apply_target();
-        if let Some((queues, _)) = &mut self.active {
-            if self.shared.statistics_wanted.swap(false, Ordering::AcqRel) {
-                queues.ask_for_statistics();
-            }
-            let left = queues.work_off_all(&self.shared);
-            self.come_back_if(left);
+        if let Some((queues, _)) = &mut self.active
+            && self.shared.statistics_wanted.swap(false, Ordering::AcqRel)
+        {
+            queues.ask_for_statistics();
         }
+        Progress::Waiting
     }
 }

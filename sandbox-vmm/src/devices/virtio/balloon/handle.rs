@@ -38,7 +38,7 @@ pub struct BalloonHandle(Arc<Shared>);
 
 /// What handle and device share.
 pub(super) struct Shared {
-    /// Wakes the device for a new target or a wish for statistics, and for work that it left over.
+    /// Wakes the device for a new target or a wish for statistics.
     pub(super) wake: EventFd,
     /// Pages that the guest has.
     pub(super) guest_pages: u64,

@@ -8,7 +8,7 @@ use super::handle::Shared;
 use super::statistics::{ENTRY_SIZE, MAX_ENTRIES};
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue};
-use crate::devices::virtio::{ActivateError, Activation, QueuePosition};
+use crate::devices::virtio::{ActivateError, Activation, Progress, QueuePosition};
 use crate::memory::GuestMemory;
 
 /// Chains worked off in one call, and page numbers read from one chain: a driver cannot keep the event loop from its
@@ -103,18 +103,18 @@ impl Queues {
         self.held_statistics = held;
     }
 
-    /// Works off one queue. True if something may be left.
-    pub(super) fn work_off(&mut self, index: usize, shared: &Shared) -> bool {
+    /// Works off one queue.
+    pub(super) fn work_off(&mut self, index: usize, shared: &Shared) -> Progress {
         let Some(Some((role, queue))) = self.queues.get_mut(index) else {
-            return false;
+            return Progress::Waiting;
         };
-        let mut left = true;
+        let mut progress = Progress::More;
         for _ in 0..CHAINS_PER_CALL {
             self.chain.clear();
             match queue.pop(&mut self.chain, role.direction()) {
                 Popped::Nothing if queue.enable_notification() => {}
                 Popped::Nothing => {
-                    left = false;
+                    progress = Progress::Waiting;
                     break;
                 }
                 Popped::Malformed { head } => queue.push_used(head, 0),
@@ -136,16 +136,7 @@ impl Queues {
             }
         }
         queue.publish_and_signal();
-        left
-    }
-
-    /// Works off all queues. True if something may be left.
-    pub(super) fn work_off_all(&mut self, shared: &Shared) -> bool {
-        let mut left = false;
-        for index in 0..self.queues.len() {
-            left |= self.work_off(index, shared);
-        }
-        left
+        progress
     }
 
     /// Gives the statistics buffer back, by which the driver knows that new ones are wanted. Without one the driver is

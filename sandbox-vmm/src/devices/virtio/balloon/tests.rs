@@ -10,8 +10,10 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::queues::{CHAINS_PER_CALL, PAGES_PER_CHAIN};
 use super::*;
-use crate::devices::virtio::test_support::{Buffer, DriverQueue, FakeLine, activation, guest_memory, replace};
-use crate::devices::virtio::{DeviceState, Interrupt, RestoreError, VirtioDevice};
+use crate::devices::virtio::test_support::{
+    Buffer, DriverQueue, FakeLine, activation, guest_memory, kick, replace, tell,
+};
+use crate::devices::virtio::{DeviceState, Interrupt, Progress, RestoreError, VirtioDevice};
 use crate::memory::{GuestMemory, HugePages, layout};
 
 const INFLATE: u16 = 0;
@@ -77,7 +79,7 @@ impl<'a> Setup<'a> {
 
     fn send(&mut self, queue: u16, buffers: &[Buffer]) {
         self.queues[usize::from(queue)].add_chain(buffers);
-        self.balloon.queue_notify(queue);
+        kick(&mut self.balloon, queue);
     }
 
     fn resident(&self) -> u64 {
@@ -172,12 +174,10 @@ fn a_list_without_end_is_cut_and_a_full_queue_is_worked_off_in_shares() {
     for _ in 0..share + 4 {
         setup.queues[0].add_chain(&[Buffer::readable(LIST, 4)]);
     }
-    setup.balloon.queue_notify(INFLATE);
+    assert_eq!(setup.balloon.queue_notify(INFLATE), Progress::More);
     assert_eq!(setup.queues[0].used_idx(), 1 + share);
-    assert!(setup.is_woken(Duration::ZERO));
-    setup.balloon.host_event(WAKE);
+    assert_eq!(setup.balloon.queue_notify(INFLATE), Progress::Waiting);
     assert_eq!(setup.queues[0].used_idx(), 1 + share + 4);
-    assert!(!setup.is_woken(Duration::ZERO));
 }
 
 #[test]
@@ -233,12 +233,12 @@ fn a_new_target_reaches_the_driver_and_its_answer_the_machine() {
     assert_eq!((setup.num_pages(), handle.target()), (10, 10));
     handle.set_target(100).unwrap();
     assert!(setup.is_woken(Duration::ZERO));
-    setup.balloon.host_event(WAKE);
+    tell(&mut setup.balloon, WAKE);
     assert_eq!(
         (setup.num_pages(), setup.interrupt.status(), setup.line.pulses()),
         (100, 2, 1)
     );
-    setup.balloon.host_event(WAKE);
+    tell(&mut setup.balloon, WAKE);
     assert_eq!(setup.line.pulses(), 1, "an unchanged target is not announced");
 
     // In two pieces, the second of which reaches beyond the space.
@@ -290,7 +290,7 @@ fn statistics_come_when_they_are_asked_for() {
         move || handle.refresh_statistics(PATIENCE)
     });
     assert!(setup.is_woken(PATIENCE));
-    setup.balloon.host_event(WAKE);
+    tell(&mut setup.balloon, WAKE);
     assert_eq!((setup.queues[2].used_idx(), setup.line.pulses()), (1, 1));
     memory
         .write_slice(&statistics_entries(2000), GuestAddress(LIST))
@@ -408,7 +408,7 @@ proptest! {
                 })
                 .collect();
             setup.send(queue as u16, &buffers);
-            setup.balloon.host_event(WAKE);
+            tell(&mut setup.balloon, WAKE);
         }
         for (queue, sent) in setup.queues.iter().zip(sent) {
             prop_assert!(queue.used_idx() <= sent);

@@ -39,9 +39,6 @@ pub enum BlockError {
         "the disk has less than {SECTOR_SIZE} bytes: give the image its size first, for example with truncate -s 1G"
     )]
     Empty,
-    /// The host has no descriptor left.
-    #[error("cannot make an eventfd")]
-    EventFd(#[source] io::Error),
     /// Somebody else has the file open in a way that excludes ours.
     #[error(
         "the disk {path} is in use: a disk that is written belongs to one sandbox alone, so give this one a copy or set \

@@ -1,28 +1,23 @@
 //! The disk as the transport and the event loop see it.
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::QUEUE_SIZE;
 use super::config::{BlockConfig, BlockError};
 use super::counters::BlockCounters;
 use super::disk::Disk;
-use super::handler::{Handler, Progress};
+use super::handler::Handler;
 use super::offer;
 use super::persist::BlockState;
 use crate::devices::virtio::config_space;
 use crate::devices::virtio::split_queue::required_queues;
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, RestoreError, SavedDevice, VirtioDevice,
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, Progress, RestoreError, SavedDevice, VirtioDevice,
 };
 use crate::rate_limit::RateLimiter;
 
-/// A call left work behind.
-const WORK_LEFT: u32 = 0;
 /// The rate limit lets requests through again.
-const RATE_LIMIT: u32 = 1;
+pub(super) const RATE_LIMIT: u32 = 0;
 
 /// A virtio-block device.
 pub struct BlockDevice {
@@ -32,8 +27,6 @@ pub struct BlockDevice {
     counters: Arc<BlockCounters>,
     /// Lives as long as the device: a driver does not fill its buckets by a reset.
     limiter: RateLimiter,
-    /// Written when a call left work behind that no event would announce.
-    work_left: EventFd,
     active: Option<Handler>,
 }
 
@@ -47,7 +40,6 @@ impl BlockDevice {
             features: offer::features(&disk),
             disk,
             counters: Arc::default(),
-            work_left: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(BlockError::EventFd)?,
             active: None,
         })
     }
@@ -57,13 +49,10 @@ impl BlockDevice {
         Arc::clone(&self.counters)
     }
 
-    fn serve(&mut self) {
-        let Some(handler) = &mut self.active else { return };
-        if handler.serve(&self.disk, &mut self.limiter, &self.counters) == Progress::More
-            && let Err(error) = self.work_left.write(1)
-        {
-            // Only a counter at its limit refuses, and that is readable as well.
-            tracing::debug!(%error, "eventfd");
+    fn serve(&mut self) -> Progress {
+        match &mut self.active {
+            Some(handler) => handler.serve(&self.disk, &mut self.limiter, &self.counters),
+            None => Progress::Waiting,
         }
     }
 }
@@ -101,8 +90,8 @@ impl VirtioDevice for BlockDevice {
         self.active = None;
     }
 
-    fn queue_notify(&mut self, _queue: u16) {
-        self.serve();
+    fn queue_notify(&mut self, _queue: u16) -> Progress {
+        self.serve()
     }
 
     fn save(&mut self) -> SavedDevice {
@@ -124,21 +113,11 @@ impl VirtioDevice for BlockDevice {
     }
 
     fn host_events(&self) -> Vec<HostEvent> {
-        let work_left = HostEvent {
-            fd: self.work_left.as_raw_fd(),
-            token: WORK_LEFT,
-        };
-        let timer = self.limiter.timer().map(|fd| HostEvent { fd, token: RATE_LIMIT });
-        std::iter::once(work_left).chain(timer).collect()
+        self.limiter.host_event(RATE_LIMIT).into_iter().collect()
     }
 
-    fn host_event(&mut self, token: u32) {
-        match token {
-            // Emptied before the work, so that what is left again is announced again. It may be empty already.
-            WORK_LEFT => drop(self.work_left.read()),
-            RATE_LIMIT => self.limiter.timer_fired(),
-            _ => return,
-        }
-        self.serve();
+    fn host_event(&mut self, _token: u32) -> Progress {
+        self.limiter.timer_fired();
+        self.serve()
     }
 }

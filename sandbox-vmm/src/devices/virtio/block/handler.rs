@@ -4,19 +4,10 @@ use super::CALL_MAX_BYTES;
 use super::counters::BlockCounters;
 use super::disk::Disk;
 use super::request::Request;
-use crate::devices::virtio::QueuePosition;
 use crate::devices::virtio::split_queue::SplitQueue;
+use crate::devices::virtio::{Progress, QueuePosition};
 use crate::memory::{GuestMemory, GuestRam};
 use crate::rate_limit::RateLimiter;
-
-/// Whether a call left work behind that no event will announce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// All is done, or what is missing announces itself: a kick, a timer.
-    Waiting,
-    /// The call's share was used up.
-    More,
-}
 
 /// Serves the requests of one queue, in the driver's order.
 pub(super) struct Handler {

@@ -1,23 +1,21 @@
 //! The card as the transport and the event loop see it.
 
-use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::QUEUE_SIZE;
 use super::backend::FrameBackend;
 use super::config::{NetConfig, bit};
 use super::counters::{Batch, NetCounters};
 use super::persist::NetState;
 use super::receive::{Layout, Receiver};
 use super::transmit::Transmitter;
-use super::{Progress, QUEUE_SIZE};
 use crate::devices::virtio::config_space;
 use crate::devices::virtio::split_queue::required_queues;
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, RestoreError, SavedDevice, VirtioDevice,
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, Progress, RestoreError, SavedDevice, VirtioDevice,
 };
 use crate::rate_limit::{RateLimitError, RateLimiter};
 
@@ -26,19 +24,14 @@ const TRANSMIT_QUEUE: usize = 1;
 
 /// The tap has a frame.
 const TAP_READABLE: u32 = 0;
-/// A call left work behind.
-const WORK_LEFT: u32 = 1;
 /// The guest may receive again.
-const RECEIVE_LIMIT: u32 = 2;
+const RECEIVE_LIMIT: u32 = 1;
 /// The guest may send again.
-const TRANSMIT_LIMIT: u32 = 3;
+const TRANSMIT_LIMIT: u32 = 2;
 
 /// Why a card cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum NetDeviceError {
-    /// The host has no descriptor left.
-    #[error("cannot make an eventfd")]
-    EventFd(#[source] io::Error),
     /// A limit cannot be kept.
     #[error("rate limit of what the guest receives")]
     ReceiveLimit(#[source] RateLimitError),
@@ -54,8 +47,6 @@ pub struct Net {
     counters: Arc<NetCounters>,
     receive_limiter: RateLimiter,
     transmit_limiter: RateLimiter,
-    /// Written when a call left work behind that no event would announce.
-    work_left: EventFd,
     active: Option<Active>,
 }
 
@@ -74,7 +65,6 @@ impl Net {
             counters: Arc::default(),
             receive_limiter: RateLimiter::new(config.rx_limit).map_err(NetDeviceError::ReceiveLimit)?,
             transmit_limiter: RateLimiter::new(config.tx_limit).map_err(NetDeviceError::TransmitLimit)?,
-            work_left: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(NetDeviceError::EventFd)?,
             active: None,
         })
     }
@@ -84,41 +74,26 @@ impl Net {
         Arc::clone(&self.counters)
     }
 
-    fn receive(&mut self) {
-        let Some(active) = &mut self.active else { return };
+    fn receive(&mut self) -> Progress {
+        let Some(active) = &mut self.active else {
+            return Progress::Waiting;
+        };
         let mut batch = Batch::default();
         let tap = self.backend.as_fd();
         let progress = active.receiver.receive(tap, &mut self.receive_limiter, &mut batch);
         self.counters.add_received(batch);
-        self.come_back_if(progress);
+        progress
     }
 
-    fn transmit(&mut self) {
-        let Some(active) = &mut self.active else { return };
+    fn transmit(&mut self) -> Progress {
+        let Some(active) = &mut self.active else {
+            return Progress::Waiting;
+        };
         let mut batch = Batch::default();
         let tap = self.backend.as_fd();
         let progress = active.transmitter.transmit(tap, &mut self.transmit_limiter, &mut batch);
         self.counters.add_sent(batch);
-        self.come_back_if(progress);
-    }
-
-    /// Has the event loop call again for what is left.
-    fn come_back_if(&self, progress: Progress) {
-        if progress == Progress::More
-            && let Err(error) = self.work_left.write(1)
-        {
-            // Only a counter at its limit refuses, and that is readable as well.
-            tracing::debug!(%error, "eventfd");
-        }
-    }
-
-    /// Goes on with what was left in either direction.
-    fn continue_work(&mut self) {
-        // Emptied first, so that what is left again is announced again. It may be empty already: the event loop sees an
-        // edge later than it comes.
-        let _ = self.work_left.read();
-        self.receive();
-        self.transmit();
+        progress
     }
 }
 
@@ -164,11 +139,11 @@ impl VirtioDevice for Net {
         self.active = None;
     }
 
-    fn queue_notify(&mut self, queue: u16) {
+    fn queue_notify(&mut self, queue: u16) -> Progress {
         match usize::from(queue) {
             RECEIVE_QUEUE => self.receive(),
             TRANSMIT_QUEUE => self.transmit(),
-            _ => {}
+            _ => Progress::Waiting,
         }
     }
 
@@ -191,44 +166,34 @@ impl VirtioDevice for Net {
     }
 
     fn host_events(&self) -> Vec<HostEvent> {
-        let mut events = vec![
-            HostEvent {
-                fd: self.backend.as_fd().as_raw_fd(),
-                token: TAP_READABLE,
-            },
-            HostEvent {
-                fd: self.work_left.as_raw_fd(),
-                token: WORK_LEFT,
-            },
-        ];
+        let tap = HostEvent {
+            fd: self.backend.as_fd().as_raw_fd(),
+            token: TAP_READABLE,
+        };
         let timers = [
-            (&self.receive_limiter, RECEIVE_LIMIT),
-            (&self.transmit_limiter, TRANSMIT_LIMIT),
+            self.receive_limiter.host_event(RECEIVE_LIMIT),
+            self.transmit_limiter.host_event(TRANSMIT_LIMIT),
         ];
-        for (limiter, token) in timers {
-            events.extend(limiter.timer().map(|fd| HostEvent { fd, token }));
-        }
-        events
+        std::iter::once(tap).chain(timers.into_iter().flatten()).collect()
     }
 
-    fn host_event(&mut self, token: u32) {
+    fn host_event(&mut self, token: u32) -> Progress {
         match token {
             TAP_READABLE => {
                 if let Some(active) = &mut self.active {
                     active.receiver.tap_readable();
                 }
-                self.receive();
+                self.receive()
             }
-            WORK_LEFT => self.continue_work(),
             RECEIVE_LIMIT => {
                 self.receive_limiter.timer_fired();
-                self.receive();
+                self.receive()
             }
             TRANSMIT_LIMIT => {
                 self.transmit_limiter.timer_fired();
-                self.transmit();
+                self.transmit()
             }
-            _ => {}
+            _ => Progress::Waiting,
         }
     }
 }

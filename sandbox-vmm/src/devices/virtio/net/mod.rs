@@ -38,12 +38,3 @@ const MAX_FRAME_SIZE: usize = 65_550 + HEADER_SIZE;
 /// Frames worked off in one call, so that neither a flood from the host nor a guest that refills while it is served
 /// keeps the device's lock, and with it the event loop or a vCPU, for ever.
 const FRAMES_PER_CALL: usize = 256;
-
-/// Whether a call left work behind that no event will announce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    /// All is done, or what is missing announces itself: a kick, a readable tap, a timer.
-    Waiting,
-    /// The call's share of frames was used up.
-    More,
-}

@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 
 use super::counters::Batch;
-use super::{FRAMES_PER_CALL, HEADER_SIZE, MAX_FRAME_SIZE, Progress};
-use crate::devices::virtio::QueuePosition;
+use super::{FRAMES_PER_CALL, HEADER_SIZE, MAX_FRAME_SIZE};
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue};
+use crate::devices::virtio::{Progress, QueuePosition};
 use crate::memory::GuestMemory;
 use crate::rate_limit::RateLimiter;
 

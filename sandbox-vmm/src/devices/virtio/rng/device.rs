@@ -1,25 +1,21 @@
 //! The entropy device.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
 use sandbox_core::limits::RateLimit;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{QUEUE_SIZE, REQUEST_MAX_BYTES, REQUESTS_PER_CALL};
 use crate::devices::virtio::config_space;
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue, required_queues};
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, RestoreError, SavedDevice, VirtioDevice,
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, Progress, RestoreError, SavedDevice, VirtioDevice,
 };
 use crate::rate_limit::{RateLimitError, RateLimiter};
 
-/// A call left work behind.
-const WORK_LEFT: u32 = 0;
 /// The rate limit lets requests through again.
-const RATE_LIMIT: u32 = 1;
+const RATE_LIMIT: u32 = 0;
 
 /// Random bytes fetched by one system call.
 const CHUNK_BYTES: usize = 4096;
@@ -34,9 +30,6 @@ pub struct RngConfig {
 /// Why an entropy device cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum RngError {
-    /// The host has no descriptor left.
-    #[error("cannot make an eventfd")]
-    EventFd(#[source] io::Error),
     /// A limit cannot be kept.
     #[error("rate limit of the entropy device")]
     RateLimit(#[source] RateLimitError),
@@ -45,8 +38,6 @@ pub enum RngError {
 /// A virtio-rng device.
 pub struct RngDevice {
     limiter: RateLimiter,
-    /// Written when a call left work behind that no event would announce.
-    work_left: EventFd,
     active: Option<Active>,
 }
 
@@ -62,47 +53,44 @@ impl RngDevice {
     pub fn new(config: RngConfig) -> Result<Self, RngError> {
         Ok(Self {
             limiter: RateLimiter::new(config.rate_limit).map_err(RngError::RateLimit)?,
-            work_left: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(RngError::EventFd)?,
             active: None,
         })
     }
 
-    fn serve(&mut self) {
-        let Some(active) = &mut self.active else { return };
-        let all_done = active.serve_requests(&mut self.limiter);
+    fn serve(&mut self) -> Progress {
+        let Some(active) = &mut self.active else {
+            return Progress::Waiting;
+        };
+        let progress = active.serve_requests(&mut self.limiter);
         active.queue.publish_and_signal();
-        if !all_done && let Err(error) = self.work_left.write(1) {
-            // Only a counter at its limit refuses, and that is readable as well.
-            tracing::debug!(%error, "eventfd");
-        }
+        progress
     }
 }
 
 impl Active {
-    /// Serves what is available. False if work is left that no event will announce.
-    fn serve_requests(&mut self, limiter: &mut RateLimiter) -> bool {
+    fn serve_requests(&mut self, limiter: &mut RateLimiter) -> Progress {
         if limiter.is_waiting() {
-            return true;
+            return Progress::Waiting;
         }
         // One more than is served, for a look at the empty queue: other vCPUs may fill it as fast as it is emptied.
         for _ in 0..=REQUESTS_PER_CALL {
             self.buffers.clear();
             match self.queue.pop(&mut self.buffers, Direction::ToDriver) {
                 Popped::Nothing if self.queue.enable_notification() => {}
-                Popped::Nothing => return true,
+                Popped::Nothing => return Progress::Waiting,
                 Popped::Malformed { head } => self.queue.push_used(head, 0),
                 Popped::Chain { head, bytes } => {
                     let wanted = bytes.min(REQUEST_MAX_BYTES);
                     if !limiter.admit(wanted as u64) {
                         self.queue.undo_pop(1);
-                        return true;
+                        return Progress::Waiting;
                     }
                     let written = fill(&self.buffers, wanted);
                     self.queue.push_used(head, written as u32);
                 }
             }
         }
-        false
+        Progress::More
     }
 }
 
@@ -169,8 +157,8 @@ impl VirtioDevice for RngDevice {
         self.active = None;
     }
 
-    fn queue_notify(&mut self, _queue: u16) {
-        self.serve();
+    fn queue_notify(&mut self, _queue: u16) -> Progress {
+        self.serve()
     }
 
     fn save(&mut self) -> SavedDevice {
@@ -185,21 +173,11 @@ impl VirtioDevice for RngDevice {
     }
 
     fn host_events(&self) -> Vec<HostEvent> {
-        let work_left = HostEvent {
-            fd: self.work_left.as_raw_fd(),
-            token: WORK_LEFT,
-        };
-        let timer = self.limiter.timer().map(|fd| HostEvent { fd, token: RATE_LIMIT });
-        std::iter::once(work_left).chain(timer).collect()
+        self.limiter.host_event(RATE_LIMIT).into_iter().collect()
     }
 
-    fn host_event(&mut self, token: u32) {
-        match token {
-            // Emptied before the work, so that what is left again is announced again. It may be empty already.
-            WORK_LEFT => drop(self.work_left.read()),
-            RATE_LIMIT => self.limiter.timer_fired(),
-            _ => return,
-        }
-        self.serve();
+    fn host_event(&mut self, _token: u32) -> Progress {
+        self.limiter.timer_fired();
+        self.serve()
     }
 }

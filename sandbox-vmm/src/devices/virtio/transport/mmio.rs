@@ -9,7 +9,7 @@ use virtio_queue::QueueT;
 
 use super::registers::{Half, QueuePart, QueueRegisters, Registers};
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, Interrupt, InterruptLine, QueuePosition, VirtioDevice,
+    ActivateError, Activation, DeviceKind, Interrupt, InterruptLine, Progress, QueuePosition, VirtioDevice,
 };
 use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, GuestRam};
@@ -82,16 +82,18 @@ impl MmioTransport {
         }
     }
 
-    /// The driver writes `data` at `offset` in the window.
-    pub fn write(&self, offset: u64, data: &[u8]) {
+    /// The driver writes `data` at `offset` in the window. When it was a kick whose work was more than one call does,
+    /// the same write is to be repeated.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Progress {
         match offset.checked_sub(CONFIG_START) {
             Some(offset) => self.write_config(offset, data),
             None => {
                 if let Ok(data) = <[u8; 4]>::try_from(data) {
-                    self.write_register(offset as u32, u32::from_le_bytes(data));
+                    return self.write_register(offset as u32, u32::from_le_bytes(data));
                 }
             }
         }
+        Progress::Waiting
     }
 
     fn read_register(&self, offset: u32) -> u32 {
@@ -120,9 +122,9 @@ impl MmioTransport {
         }
     }
 
-    fn write_register(&self, offset: u32, value: u32) {
+    fn write_register(&self, offset: u32, value: u32) -> Progress {
         match offset {
-            VIRTIO_MMIO_QUEUE_NOTIFY => self.kick(value),
+            VIRTIO_MMIO_QUEUE_NOTIFY => return self.kick(value),
             VIRTIO_MMIO_INTERRUPT_ACK => self.interrupt.acknowledge(value),
             VIRTIO_MMIO_STATUS => self.set_status(value),
             VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.registers().device_features_select = value,
@@ -137,17 +139,19 @@ impl MmioTransport {
                 }
             }
         }
+        Progress::Waiting
     }
 
     /// The driver made buffers available in `queue`: served here and now, on the vCPU thread that noticed.
-    fn kick(&self, queue: u32) {
+    fn kick(&self, queue: u32) -> Progress {
         if queue >= self.queue_count {
-            return;
+            return Progress::Waiting;
         }
         let mut device = lock(&self.device);
-        if self.active.load(Ordering::Relaxed) {
+        match self.active.load(Ordering::Relaxed) {
             // A device has at most 2^16 queues, being told one by a u16.
-            device.queue_notify(queue as u16);
+            true => device.queue_notify(queue as u16),
+            false => Progress::Waiting,
         }
     }
 

@@ -11,7 +11,8 @@ use crate::devices::virtio::net::NetState;
 use crate::devices::virtio::persist::Impossible;
 use crate::devices::virtio::test_support::{DriverQueue, FakeLine, guest_memory};
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, DeviceState, QueuePosition, RestoreError, SavedDevice, VirtioDevice,
+    ActivateError, Activation, DeviceKind, DeviceState, Progress, QueuePosition, RestoreError, SavedDevice,
+    VirtioDevice,
 };
 use crate::memory::GuestMemory;
 
@@ -79,9 +80,13 @@ impl VirtioDevice for FakeDevice {
         self.resets += 1;
     }
 
-    fn queue_notify(&mut self, queue: u16) {
+    fn queue_notify(&mut self, queue: u16) -> Progress {
         assert!(self.activation.is_some(), "kicked outside its session");
         self.kicks.push(queue);
+        match self.kicks.len() {
+            1 => Progress::More,
+            _ => Progress::Waiting,
+        }
     }
 
     fn wake(&mut self) {
@@ -218,9 +223,14 @@ fn a_driver_that_keeps_the_order_gets_a_running_device() {
         bench.read(VIRTIO_MMIO_STATUS),
         ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK
     );
-    bench.write(VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+    let kick = || {
+        bench
+            .transport
+            .write(u64::from(VIRTIO_MMIO_QUEUE_NOTIFY), &1u32.to_le_bytes())
+    };
+    assert_eq!([kick(), kick()], [Progress::More, Progress::Waiting]);
     let device = bench.device();
-    assert_eq!(device.kicks, [1]);
+    assert_eq!(device.kicks, [1, 1]);
     let activation = device.activation.as_ref().unwrap();
     assert_eq!(activation.features, OFFERED | 1 << VIRTIO_F_VERSION_1);
     let sizes: Vec<u16> = activation.queues.iter().map(QueueT::size).collect();
@@ -729,7 +739,7 @@ proptest! {
             let value = if value & 8 == 0 { value >> 60 } else { value };
             let mut data = value.to_le_bytes();
             match write {
-                true => bench.transport.write(offset, &data[..len.min(8)]),
+                true => drop(bench.transport.write(offset, &data[..len.min(8)])),
                 false => bench.transport.read(offset, &mut data[..len.min(8)]),
             }
         }

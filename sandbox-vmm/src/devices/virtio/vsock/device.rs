@@ -10,7 +10,7 @@ use super::packet::HEADER_SIZE;
 use crate::devices::virtio::segments::{Direction, Segments};
 use crate::devices::virtio::split_queue::{Popped, SplitQueue, required_queues};
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, QueuePosition, RestoreError, SavedDevice,
+    ActivateError, Activation, DeviceKind, DeviceState, HostEvent, Progress, QueuePosition, RestoreError, SavedDevice,
     VirtioDevice, config_space,
 };
 
@@ -67,32 +67,33 @@ impl Vsock {
     }
 
     /// Takes what the guest sent.
-    fn receive_from_guest(&mut self) {
-        let Some(active) = &mut self.active else { return };
-        if active.receive_packets(&mut self.muxer) {
-            self.muxer.watcher().come_back();
-        }
+    fn receive_from_guest(&mut self) -> Progress {
+        let Some(active) = &mut self.active else {
+            return Progress::Waiting;
+        };
+        let progress = active.receive_packets(&mut self.muxer);
         active.transmit.publish_and_signal();
+        progress
     }
 
     /// Gives the guest what there is for it.
-    fn send_to_guest(&mut self) {
-        let Some(active) = &mut self.active else { return };
-        if active.send_packets(&mut self.muxer) {
-            self.muxer.watcher().come_back();
-        }
+    fn send_to_guest(&mut self) -> Progress {
+        let Some(active) = &mut self.active else {
+            return Progress::Waiting;
+        };
+        let progress = active.send_packets(&mut self.muxer);
         active.receive.publish_and_signal();
+        progress
     }
 }
 
 impl Active {
-    /// True if packets may be left.
-    fn receive_packets(&mut self, muxer: &mut Muxer) -> bool {
+    fn receive_packets(&mut self, muxer: &mut Muxer) -> Progress {
         for _ in 0..PACKETS_PER_CALL {
             self.chain.clear();
             match self.transmit.pop(&mut self.chain, Direction::FromDriver) {
                 Popped::Nothing if self.transmit.enable_notification() => {}
-                Popped::Nothing => return false,
+                Popped::Nothing => return Progress::Waiting,
                 Popped::Malformed { head } => self.transmit.push_used(head, 0),
                 Popped::Chain { head, .. } => {
                     muxer.receive(&mut self.chain);
@@ -100,25 +101,25 @@ impl Active {
                 }
             }
         }
-        true
+        Progress::More
     }
 
-    /// True if packets may be left for which there are buffers.
-    fn send_packets(&mut self, muxer: &mut Muxer) -> bool {
+    /// Gives the guest packets as long as there are buffers for them.
+    fn send_packets(&mut self, muxer: &mut Muxer) -> Progress {
         for _ in 0..PACKETS_PER_CALL {
             if !muxer.has_packets() {
-                return false;
+                return Progress::Waiting;
             }
             self.chain.clear();
             match self.receive.pop(&mut self.chain, Direction::ToDriver) {
                 Popped::Nothing if self.receive.enable_notification() => {}
-                Popped::Nothing => return false,
+                Popped::Nothing => return Progress::Waiting,
                 // A buffer must have room for some data, too: whatever comes next can then go into it.
                 Popped::Chain { head, bytes } if bytes > HEADER_SIZE => self.send_packet(muxer, head),
                 Popped::Chain { head, .. } | Popped::Malformed { head } => self.receive.push_used(head, 0),
             }
         }
-        true
+        Progress::More
     }
 
     fn positions(&self) -> Vec<QueuePosition> {
@@ -203,8 +204,8 @@ impl VirtioDevice for Vsock {
             self.transport_reset = false;
         }
         self.muxer.start();
-        self.receive_from_guest();
-        self.send_to_guest();
+        let mut calls = 0..QUEUE_SIZE;
+        while calls.next().is_some() && self.queue_notify(TRANSMIT_QUEUE) == Progress::More {}
     }
 
     fn reset(&mut self) {
@@ -213,14 +214,14 @@ impl VirtioDevice for Vsock {
         self.muxer.reset();
     }
 
-    fn queue_notify(&mut self, queue: u16) {
+    fn queue_notify(&mut self, queue: u16) -> Progress {
         match queue {
             RECEIVE_QUEUE => self.send_to_guest(),
             TRANSMIT_QUEUE => {
-                self.receive_from_guest();
-                self.send_to_guest();
+                let received = self.receive_from_guest();
+                received.and(self.send_to_guest())
             }
-            _ => {}
+            _ => Progress::Waiting,
         }
     }
 
@@ -246,9 +247,9 @@ impl VirtioDevice for Vsock {
         }]
     }
 
-    fn host_event(&mut self, _token: u32) {
-        self.muxer.handle_events();
-        self.receive_from_guest();
-        self.send_to_guest();
+    fn host_event(&mut self, _token: u32) -> Progress {
+        let handled = self.muxer.handle_events();
+        let received = self.receive_from_guest();
+        handled.and(received).and(self.send_to_guest())
     }
 }

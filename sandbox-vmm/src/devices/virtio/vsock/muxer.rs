@@ -14,6 +14,7 @@ use super::packet::{self, HEADER_SIZE, Op, Packet, Parsed, Ports};
 use super::persist::VsockState;
 use super::watcher::{Source, Watcher};
 use super::{ANY_PORT, HostSockets, MAX_CONNECTIONS, VsockConfig, VsockError};
+use crate::devices::virtio::Progress;
 use crate::devices::virtio::persist::Impossible;
 use crate::devices::virtio::segments::Segments;
 
@@ -280,23 +281,21 @@ impl Muxer {
     }
 
     /// Handles what the host's sockets have announced.
-    pub(super) fn handle_events(&mut self) {
+    pub(super) fn handle_events(&mut self) -> Progress {
         for _ in 0..FETCHES_PER_CALL {
             let mut news = self.watcher.news().peekable();
             if news.peek().is_none() {
-                return;
+                return Progress::Waiting;
             }
             for (source, events) in news {
                 self.handle_event(source, events);
             }
         }
-        self.watcher.come_back();
+        Progress::More
     }
 
     fn handle_event(&mut self, source: Source, events: EventSet) {
         match source {
-            // The caller does the work.
-            Source::WorkLeft => self.watcher.clear_work_left(),
             Source::Listener => {
                 self.clients_waiting = true;
                 self.accept_clients();

@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::ANY_PORT;
 use super::packet::Ports;
@@ -26,14 +25,11 @@ pub(super) enum Source {
     Greeting(RawFd),
     /// The socket that clients connect to.
     Listener,
-    /// Work that a call left over.
-    WorkLeft,
 }
 
 /// No connection has [`ANY_PORT`] for a host port, which makes room for the others.
 impl Source {
     const LISTENER: u64 = u64::MAX;
-    const WORK_LEFT: u64 = u64::MAX - 1;
 
     fn to_data(self) -> u64 {
         match self {
@@ -41,7 +37,6 @@ impl Source {
             // A descriptor is a number below 2^31.
             Self::Greeting(fd) => u64::from(ANY_PORT) << 32 | fd as u64,
             Self::Listener => Self::LISTENER,
-            Self::WorkLeft => Self::WORK_LEFT,
         }
     }
 
@@ -49,40 +44,25 @@ impl Source {
         let (host, guest) = ((data >> 32) as u32, data as u32);
         match data {
             Self::LISTENER => Self::Listener,
-            Self::WORK_LEFT => Self::WorkLeft,
             _ if host == ANY_PORT => Self::Greeting(guest as RawFd),
             _ => Self::Connection(Ports { guest, host }),
         }
     }
 }
 
-/// An epoll set with an eventfd of its own in it.
+/// An epoll set, which the event loop watches in turn.
 pub(super) struct Watcher {
     epoll: Epoll,
-    work_left: EventFd,
 }
 
 impl Watcher {
     pub(super) fn new() -> io::Result<Self> {
-        let watcher = Self {
-            epoll: Epoll::new()?,
-            work_left: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
-        };
-        watcher.add(watcher.work_left.as_raw_fd(), Source::WorkLeft)?;
-        Ok(watcher)
+        Ok(Self { epoll: Epoll::new()? })
     }
 
     /// The descriptor that becomes readable when any other has news.
     pub(super) fn event_fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
-    }
-
-    /// Makes it readable, for work that was left over.
-    pub(super) fn come_back(&self) {
-        if let Err(error) = self.work_left.write(1) {
-            // Only a counter at its limit refuses, and that is readable as well.
-            tracing::debug!(%error, "eventfd");
-        }
     }
 
     /// Watches a descriptor until it is closed.
@@ -120,12 +100,6 @@ impl Watcher {
         let events = events.into_iter().take(count);
         events.map(|event| (Source::from_data(event.data()), event.event_set()))
     }
-
-    /// Forgets that work was left, so that it can be said again.
-    pub(super) fn clear_work_left(&self) {
-        // It may be empty already: an edge is seen later than it comes.
-        let _ = self.work_left.read();
-    }
 }
 
 #[cfg(test)]
@@ -145,21 +119,9 @@ mod tests {
             Source::Greeting(0),
             Source::Greeting(RawFd::MAX),
             Source::Listener,
-            Source::WorkLeft,
         ];
         for source in sources {
             assert_eq!(Source::from_data(source.to_data()), source);
         }
-    }
-
-    #[test]
-    fn left_work_is_news_once() {
-        let watcher = Watcher::new().unwrap();
-        assert_eq!(watcher.news().count(), 0);
-        watcher.come_back();
-        let sources: Vec<Source> = watcher.news().map(|(source, _)| source).collect();
-        assert_eq!(sources, [Source::WorkLeft]);
-        watcher.clear_work_left();
-        assert_eq!(watcher.news().count(), 0);
     }
 }

@@ -80,7 +80,7 @@ proptest! {
         }
         for _ in 0..kicks {
             bench.kick();
-            bench.device.host_event(0);
+            tell(&mut bench.device, RATE_LIMIT);
         }
         let used = bench.driver.used_idx();
         prop_assert!(usize::from(used) <= heads.len());

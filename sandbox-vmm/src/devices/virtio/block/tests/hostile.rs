@@ -218,7 +218,7 @@ fn a_reset_in_the_middle_of_work_forgets_it() {
         bench.device.reset();
         bench.device.reset();
         for token in 0..4 {
-            bench.device.host_event(token);
+            tell(&mut bench.device, token);
         }
         bench.activate();
         assert_eq!(bench.driver.used_idx(), 0);

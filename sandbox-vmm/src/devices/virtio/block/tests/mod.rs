@@ -17,8 +17,9 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::tempfile::TempFile;
 
+use super::device::RATE_LIMIT;
 use super::*;
-use crate::devices::virtio::test_support::{Buffer, DriverQueue, FakeLine, activation};
+use crate::devices::virtio::test_support::{Buffer, DriverQueue, FakeLine, activation, kick, tell};
 use crate::devices::virtio::{Interrupt, VirtioDevice};
 use crate::memory::GuestMemory;
 
@@ -103,7 +104,7 @@ impl<'a> Bench<'a> {
     }
 
     fn kick(&mut self) {
-        self.device.queue_notify(0);
+        kick(&mut self.device, 0);
     }
 
     fn put_header(&self, address: u64, kind: u32, sector: u64) {

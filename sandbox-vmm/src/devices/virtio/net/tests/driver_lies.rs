@@ -25,7 +25,7 @@ fn a_receive_buffer_too_small_for_a_header_is_given_back_unused() {
     setup.receive.add_chain(&[Buffer::readable(BUFFERS, 1536)]);
     setup.receive.add_chain(&[Buffer::writable(MEMORY_SIZE - 1, 1536)]);
     let good = setup.receive.add_chain(&[Buffer::writable(BUFFERS, 1536)]);
-    setup.card.queue_notify(RECEIVE);
+    kick(&mut setup.card, RECEIVE);
     setup.host_sends(b"ping");
     let used: Vec<_> = (0..setup.receive.used_idx())
         .map(|position| setup.receive.used(position))
@@ -45,12 +45,12 @@ fn an_index_that_jumps_breaks_this_queue_only() {
         },
     );
     setup.transmit.set_avail_idx(QUEUE_SIZE + 1);
-    setup.card.queue_notify(TRANSMIT);
-    setup.card.queue_notify(TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
     assert_eq!(setup.transmit.used_idx(), 0);
     assert!(setup.interrupt.needs_reset());
     setup.receive.add_chain(&[Buffer::writable(BUFFERS, 1536)]);
-    setup.card.queue_notify(RECEIVE);
+    kick(&mut setup.card, RECEIVE);
     setup.host_sends(b"ping");
     assert_eq!(setup.receive.used_idx(), 1);
 }
@@ -66,7 +66,7 @@ fn an_indirect_table_longer_than_the_queue_is_not_walked() {
     setup
         .transmit
         .add_indirect_chain(BUFFERS + 0x2_0000, &vec![entry; usize::from(QUEUE_SIZE)]);
-    setup.card.queue_notify(TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
     assert_eq!(
         setup.host_receives().map(|frame| frame.len()),
         Some(usize::from(QUEUE_SIZE))
@@ -84,7 +84,7 @@ fn many_tiny_buffers_stay_within_what_the_kernel_takes() {
             .receive
             .add_indirect_chain(BUFFERS + 0x1_0000 + 0x1000 * index, &table);
     }
-    setup.card.queue_notify(RECEIVE);
+    kick(&mut setup.card, RECEIVE);
     setup.host_sends(&[7; 100]);
     assert_eq!((setup.receive.used_idx(), setup.receive.used(0)), (1, (0, 112)));
 }
@@ -158,9 +158,9 @@ proptest! {
                     queue.set_avail_idx(idx);
                     jumped = true;
                 }
-                Step::Kick(queue) => setup.card.queue_notify(queue),
+                Step::Kick(queue) => kick(&mut setup.card, queue),
                 Step::HostSends(length) => setup.host_sends(&vec![1; length]),
-                Step::Event(token) => setup.card.host_event(token),
+                Step::Event(token) => tell(&mut setup.card, token),
             }
             while setup.host_receives().is_some() {}
         }

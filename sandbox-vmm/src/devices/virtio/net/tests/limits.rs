@@ -28,14 +28,14 @@ fn what_the_guest_sends_beyond_its_limit_waits_for_the_timer() {
     for _ in 0..3 {
         setup.transmit.add_chain(&[Buffer::readable(BUFFERS, 60)]);
     }
-    setup.card.queue_notify(TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
     assert_eq!(setup.transmit.used_idx(), 2);
     // Kicks do not help.
     setup.transmit.add_chain(&[Buffer::readable(BUFFERS, 60)]);
-    setup.card.queue_notify(TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
     while setup.transmit.used_idx() < 4 {
         assert!(setup.announces(TRANSMIT_LIMIT, PATIENCE));
-        setup.card.host_event(TRANSMIT_LIMIT);
+        tell(&mut setup.card, TRANSMIT_LIMIT);
     }
     let stats = setup.card.counters().read();
     assert_eq!((stats.sent_frames, stats.dropped_frames), (4, 0));
@@ -55,17 +55,17 @@ fn what_the_guest_receives_beyond_its_limit_waits_for_the_timer() {
             .receive
             .add_chain(&[Buffer::writable(BUFFERS + 0x1000 * index, 1536)]);
     }
-    setup.card.queue_notify(RECEIVE);
+    kick(&mut setup.card, RECEIVE);
     for index in 0..4 {
         setup.queue_in_tap(&[index]);
     }
-    setup.card.host_event(TAP_READABLE);
+    tell(&mut setup.card, TAP_READABLE);
     assert_eq!(setup.receive.used_idx(), 2);
     setup.host_sends(&[4]);
     assert_eq!(setup.receive.used_idx(), 2);
     while setup.receive.used_idx() < 5 {
         assert!(setup.announces(RECEIVE_LIMIT, PATIENCE));
-        setup.card.host_event(RECEIVE_LIMIT);
+        tell(&mut setup.card, RECEIVE_LIMIT);
     }
     for index in 0..5u8 {
         let address = BUFFERS + 0x1000 * u64::from(index) + HEADER_SIZE as u64;
@@ -92,7 +92,7 @@ fn a_bandwidth_limit_counts_bytes() {
     for _ in 0..3 {
         setup.transmit.add_chain(&[Buffer::readable(BUFFERS, 412)]);
     }
-    setup.card.queue_notify(TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
     assert_eq!(setup.transmit.used_idx(), 2);
     assert!(!setup.announces(TRANSMIT_LIMIT, 0));
 }
@@ -102,7 +102,7 @@ fn a_card_without_limits_has_no_timers() {
     let memory = guest_memory(2);
     let setup = Setup::new(&memory, NetConfig::new(MAC));
     let tokens: Vec<u32> = setup.card.host_events().iter().map(|event| event.token).collect();
-    assert_eq!(tokens, [TAP_READABLE, WORK_LEFT]);
+    assert_eq!(tokens, [TAP_READABLE]);
 }
 
 #[test]

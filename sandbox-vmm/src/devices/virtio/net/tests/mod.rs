@@ -17,8 +17,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::{FrameBackend, HEADER_SIZE, Net, NetConfig, QUEUE_SIZE};
-use crate::devices::virtio::test_support::{DriverQueue, FakeLine, activation};
-use crate::devices::virtio::{Interrupt, VirtioDevice};
+use crate::devices::virtio::test_support::{DriverQueue, FakeLine, activation, kick, tell};
+use crate::devices::virtio::{Interrupt, Progress, VirtioDevice};
 use crate::memory::GuestMemory;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -26,9 +26,8 @@ const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 /// Tokens, in the order in which the card lists its events.
 const TAP_READABLE: u32 = 0;
-const WORK_LEFT: u32 = 1;
-const RECEIVE_LIMIT: u32 = 2;
-const TRANSMIT_LIMIT: u32 = 3;
+const RECEIVE_LIMIT: u32 = 1;
+const TRANSMIT_LIMIT: u32 = 2;
 
 /// Where the driver's buffers lie; its queues lie below.
 const BUFFERS: u64 = 0x10_0000;
@@ -114,7 +113,7 @@ impl<'a> Setup<'a> {
     /// The host sends a frame; the card hears of it.
     fn host_sends(&mut self, payload: &[u8]) {
         self.queue_in_tap(payload);
-        self.card.host_event(TAP_READABLE);
+        tell(&mut self.card, TAP_READABLE);
     }
 
     /// The host sends a frame that the card does not hear of yet.

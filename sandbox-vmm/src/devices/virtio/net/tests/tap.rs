@@ -82,7 +82,7 @@ impl<'a> Guest<'a> {
         for index in 0..128 {
             receive.add_chain(&[Buffer::writable(BUFFERS + 0x800 * index, 0x800)]);
         }
-        card.queue_notify(RECEIVE);
+        kick(&mut card, RECEIVE);
         Self {
             memory,
             card,
@@ -98,7 +98,7 @@ impl<'a> Guest<'a> {
         loop {
             while self.next_received == self.receive.used_idx() {
                 assert!(is_readable(self.tap, PATIENCE), "no frame came");
-                self.card.host_event(TAP_READABLE);
+                tell(&mut self.card, TAP_READABLE);
             }
             let (head, length) = self.receive.used(self.next_received);
             self.next_received += 1;
@@ -121,7 +121,7 @@ impl<'a> Guest<'a> {
             Buffer::readable(payload, frame.len() as u32),
         ];
         self.transmit.add_chain(&buffers);
-        self.card.queue_notify(TRANSMIT);
+        kick(&mut self.card, TRANSMIT);
     }
 }
 
@@ -201,7 +201,7 @@ fn a_tap_that_vanishes_is_survived() {
         let detached = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
         // SAFETY: puts one open descriptor in the place of another; the card still owns the number.
         assert!(unsafe { libc::dup2(detached.as_raw_fd(), guest.tap) } >= 0);
-        guest.card.host_event(TAP_READABLE);
+        tell(&mut guest.card, TAP_READABLE);
         guest.sends([0; HEADER_SIZE], &[0; 60]);
         assert_eq!((guest.receive.used_idx(), guest.transmit.used_idx()), (0, 1));
         assert_eq!(guest.card.counters().read().dropped_frames, 1);

@@ -18,7 +18,7 @@ fn a_frame_in_pieces_reaches_the_host_as_one() {
         Buffer::readable(BUFFERS + 0x1000, 3),
         Buffer::readable(BUFFERS + 0x2000, 4),
     ]);
-    setup.card.queue_notify(TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
 
     assert_eq!(setup.host_receives().unwrap(), b"header-12-bypayload");
     assert_eq!(setup.host_receives(), None);
@@ -43,7 +43,7 @@ fn one_kick_sends_all_that_is_available_with_one_interrupt() {
         let buffers = [Buffer::readable(address, 30), Buffer::readable(address + 30, 30)];
         setup.transmit.add_indirect_chain(table, &buffers);
     }
-    setup.card.queue_notify(TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
     for index in 0..20u8 {
         assert_eq!(setup.host_receives().unwrap(), [index; 60]);
     }
@@ -57,7 +57,7 @@ fn a_driver_that_waits_for_a_later_frame_is_not_interrupted_for_this_one() {
     setup.transmit.set_used_event(1);
     for interrupts in [0, 1] {
         setup.transmit.add_chain(&[Buffer::readable(BUFFERS, 60)]);
-        setup.card.queue_notify(TRANSMIT);
+        kick(&mut setup.card, TRANSMIT);
         assert_eq!(setup.line.pulses(), interrupts);
     }
 }
@@ -69,7 +69,7 @@ fn frames_of_impossible_length_are_dropped_and_their_buffers_given_back() {
     let longest = MAX_FRAME_SIZE as u32;
     for (length, arrives) in [(11, false), (12, true), (longest, true), (longest + 1, false)] {
         setup.transmit.add_chain(&[Buffer::readable(BUFFERS, length)]);
-        setup.card.queue_notify(TRANSMIT);
+        kick(&mut setup.card, TRANSMIT);
         assert_eq!(
             setup.host_receives().map(|frame| frame.len() as u32),
             arrives.then_some(length)
@@ -87,7 +87,7 @@ fn a_host_without_room_costs_frames_but_no_buffers() {
     for _ in 0..32 {
         setup.transmit.add_chain(&[Buffer::readable(BUFFERS, 60_000)]);
     }
-    setup.card.queue_notify(TRANSMIT);
+    kick(&mut setup.card, TRANSMIT);
     let stats = setup.card.counters().read();
     assert_eq!(setup.transmit.used_idx(), 32);
     assert!(stats.dropped_frames > 0 && stats.sent_frames > 0, "{stats:?}");
@@ -95,18 +95,16 @@ fn a_host_without_room_costs_frames_but_no_buffers() {
 }
 
 #[test]
-fn a_full_queue_is_left_to_the_event_loop_after_one_calls_share() {
+fn a_full_queue_is_left_after_one_calls_share() {
     let memory = guest_memory(2);
     let mut setup = Setup::new(&memory, NetConfig::new(MAC));
     for _ in 0..QUEUE_SIZE {
         setup.transmit.add_chain(&[Buffer::readable(BUFFERS, 12)]);
     }
-    setup.card.queue_notify(TRANSMIT);
-    assert!(setup.announces(WORK_LEFT, 0));
-    // While the event loop is on its way the driver adds more, without a kick: none was asked for.
+    assert_eq!(setup.card.queue_notify(TRANSMIT), Progress::More);
+    // Before the next call another vCPU adds more, without a kick: none was asked for.
     setup.transmit.add_chain(&[Buffer::readable(BUFFERS, 13)]);
-    setup.card.host_event(WORK_LEFT);
+    assert_eq!(setup.card.queue_notify(TRANSMIT), Progress::Waiting);
     assert_eq!(setup.transmit.used_idx(), QUEUE_SIZE + 1);
     assert_eq!(setup.transmit.avail_event(), QUEUE_SIZE + 1);
-    assert!(!setup.announces(WORK_LEFT, 0));
 }

@@ -123,7 +123,7 @@ fn programs_wait_for_the_guests_driver() {
     let mut vsock = Vsock::new(config(&directory, None)).unwrap();
     let mut client = UnixStream::connect(path_in(&directory)).unwrap();
     client.write_all(b"CONNECT 5000\n").unwrap();
-    vsock.host_event(0);
+    tell(&mut vsock, 0);
     vsock.reset();
 
     let mut setup = Setup::new(&memory);

@@ -112,7 +112,7 @@ fn a_buffer_without_room_for_data_is_given_back_and_nothing_spins() {
     let used = setup.receive.used_idx();
     // The good buffers are used up by the data; only bad ones are left.
     client.write_all(&[7; 10 * 4096]).unwrap();
-    setup.vsock.host_event(0);
+    tell(&mut setup.vsock, 0);
     let bad = [
         vec![Buffer::writable(RECEIVE_BUFFERS, HEADER_SIZE as u32)],
         vec![Buffer::writable(RECEIVE_BUFFERS, 7)],
@@ -122,12 +122,12 @@ fn a_buffer_without_room_for_data_is_given_back_and_nothing_spins() {
     for chain in &bad {
         setup.receive.add_chain(chain);
     }
-    setup.vsock.queue_notify(RECEIVE);
+    kick(&mut setup.vsock, RECEIVE);
     let now = setup.receive.used_idx();
     assert_eq!(now - used, 8);
     assert_eq!((1..=4).map(|back| setup.receive.used(now - back).1).sum::<u32>(), 0);
     while setup.has_news(Duration::ZERO) {
-        setup.vsock.host_event(0);
+        tell(&mut setup.vsock, 0);
     }
     assert_eq!(setup.receive.used_idx(), now);
 }
@@ -211,14 +211,14 @@ proptest! {
                     memory.write_slice(&header, GuestAddress(OUTGOING)).unwrap();
                     let buffers = [Buffer::readable(OUTGOING, HEADER_SIZE as u32), Buffer::readable(OUTGOING, length as u32)];
                     setup.transmit.add_chain(&buffers);
-                    setup.vsock.queue_notify(TRANSMIT);
+                    kick(&mut setup.vsock, TRANSMIT);
                 }
                 Step::Bring(slot, len, good) => {
                     let address = RECEIVE_BUFFERS + 0x2000 * slot;
                     let buffer = if good { Buffer::writable(address, len) } else { Buffer::readable(address, len) };
                     setup.receive.add_chain(&[buffer]);
                     brought += 1;
-                    setup.vsock.queue_notify(RECEIVE);
+                    kick(&mut setup.vsock, RECEIVE);
                 }
                 Step::ProgramWrites(length) => {
                     programs.extend(listener.accept().map(|(program, _)| program));
@@ -235,7 +235,7 @@ proptest! {
                     client.write_all(format!("CONNECT {port}\n").as_bytes()).unwrap();
                     programs.push(client);
                 }
-                Step::Event => setup.vsock.host_event(0),
+                Step::Event => tell(&mut setup.vsock, 0),
                 Step::Reset => setup.vsock.reset(),
             }
             prop_assert!(setup.receive.used_idx() <= brought);

@@ -19,7 +19,7 @@ use vmm_sys_util::tempdir::TempDir;
 
 use super::packet::{HEADER_SIZE, Op, Packet, Ports};
 use super::{HOST_CID, HostSockets, ReadyPort, Vsock, VsockConfig};
-use crate::devices::virtio::test_support::{Buffer, DriverQueue, activation, guest_memory};
+use crate::devices::virtio::test_support::{Buffer, DriverQueue, activation, guest_memory, kick, tell};
 use crate::devices::virtio::{Interrupt, VirtioDevice};
 use crate::memory::GuestMemory;
 
@@ -108,7 +108,7 @@ impl<'a> Setup<'a> {
         for index in 0..count {
             self.bring_buffer(RECEIVE_BUFFERS + 0x2000 * index, len);
         }
-        self.vsock.queue_notify(RECEIVE);
+        kick(&mut self.vsock, RECEIVE);
     }
 
     fn bring_buffer(&mut self, address: u64, len: u32) {
@@ -149,7 +149,7 @@ impl<'a> Setup<'a> {
             buffers.push(Buffer::readable(payload + u64::from(half), data.len() as u32 - half));
         }
         self.transmit.add_chain(&buffers);
-        self.vsock.queue_notify(TRANSMIT);
+        kick(&mut self.vsock, TRANSMIT);
     }
 
     /// The driver sends a packet without flags, with all of its buffer free.
@@ -184,7 +184,7 @@ impl<'a> Setup<'a> {
         let mut bytes = vec![0; length as usize];
         self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
         self.bring_buffer(address, BUFFER_LEN);
-        self.vsock.queue_notify(RECEIVE);
+        kick(&mut self.vsock, RECEIVE);
         Some(parse_at_guest(&bytes))
     }
 
@@ -195,7 +195,7 @@ impl<'a> Setup<'a> {
                 return received;
             }
             assert!(self.has_news(PATIENCE), "no packet came");
-            self.vsock.host_event(0);
+            tell(&mut self.vsock, 0);
         }
     }
 
@@ -209,7 +209,7 @@ impl<'a> Setup<'a> {
     /// No packet, after everything that the host's sockets have to say.
     fn receives_nothing(&mut self) {
         while self.has_news(Duration::ZERO) {
-            self.vsock.host_event(0);
+            tell(&mut self.vsock, 0);
         }
         assert_eq!(self.poll_received(), None);
     }

@@ -82,7 +82,7 @@ fn what_the_guest_sent_before_it_closed_reaches_a_slow_program() {
     while arrived < sent as usize {
         arrived += program.read(&mut some).unwrap();
         while setup.has_news(Duration::ZERO) {
-            setup.vsock.host_event(0);
+            tell(&mut setup.vsock, 0);
         }
     }
     assert_eq!(program.read(&mut some).unwrap(), 0);

@@ -64,7 +64,7 @@ fn a_slow_reader_of_the_host_stops_the_guest_and_loses_nothing() {
             let length = program.read(&mut some).unwrap();
             arrived.extend_from_slice(&some[..length]);
             while setup.has_news(Duration::ZERO) {
-                setup.vsock.host_event(0);
+                tell(&mut setup.vsock, 0);
             }
         }
     }
@@ -77,7 +77,7 @@ fn a_slow_reader_of_the_host_stops_the_guest_and_loses_nothing() {
     });
     while !reader.is_finished() {
         if setup.has_news(Duration::from_millis(10)) {
-            setup.vsock.host_event(0);
+            tell(&mut setup.vsock, 0);
         }
     }
     arrived.extend(reader.join().unwrap());
@@ -148,7 +148,7 @@ fn connections_take_turns() {
     }
     setup.bring_buffers(16, BUFFER_LEN);
     while setup.has_news(Duration::ZERO) {
-        setup.vsock.host_event(0);
+        tell(&mut setup.vsock, 0);
     }
     let mut order = Vec::new();
     while let Some(received) = setup.poll_received() {
@@ -165,7 +165,7 @@ fn a_guest_without_buffers_gets_its_packets_when_it_brings_some() {
     let mut setup = Setup::without_buffers(&memory, None);
     let _client = setup.connect(5000);
     while setup.has_news(Duration::ZERO) {
-        setup.vsock.host_event(0);
+        tell(&mut setup.vsock, 0);
     }
     setup.bring_buffers(1, BUFFER_LEN);
     setup.receives(Op::Request);
