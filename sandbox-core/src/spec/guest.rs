@@ -113,6 +113,10 @@ pub struct ContainerGuest {
     /// OCI image layout: a folder or a tar file. This or `rootfs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<PathBuf>,
+    /// Which image of the layout, by its annotation `org.opencontainers.image.ref.name`; may be left out where there is
+    /// only one for this host's platform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_name: Option<String>,
     /// What is run; an image's own default if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessSpec>,

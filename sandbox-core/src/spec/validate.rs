@@ -86,6 +86,14 @@ fn container_guest(container: &ContainerGuest) -> Result<()> {
             return Err(Error::invalid("guest.container.rootfs", context));
         }
     }
+    match &container.image_name {
+        Some(_) if container.image.is_none() => {
+            let context = "names an image of a layout; give the layout as image";
+            return Err(Error::invalid("guest.container.image_name", context));
+        }
+        Some(name) => not_empty("guest.container.image_name", name)?,
+        None => {}
+    }
     if let Some(process) = &container.process {
         if process.args.is_empty() {
             let context = "is empty; its first entry names the program";

@@ -40,7 +40,7 @@ soak [OPTIONS] [FILTER]          the same with every loop at its full number of 
 /// The variable by which tests know how many rounds are wanted.
 const ROUNDS: &str = "SANDBOX_TEST_ROUNDS";
 
-const PACKAGES: [Package; 2] = [
+const PACKAGES: [Package; 4] = [
     Package {
         name: "acpica-tools",
         why: "checks the ACPI tables that guests are given",
@@ -48,6 +48,14 @@ const PACKAGES: [Package; 2] = [
     Package {
         name: "binutils",
         why: "makes test programs small enough for the emulated host",
+    },
+    Package {
+        name: "skopeo",
+        why: "copies container images from one form to another",
+    },
+    Package {
+        name: "umoci",
+        why: "makes container images",
     },
 ];
 
