@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use sandbox_core::{
     Backend, Capability, ConsoleChunk, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, FaultReport, Fork,
-    Lifecycle, Manifest, Phase, Probe, Registers, RestoreOptions, Restored, Result, Sandbox, SandboxSpec,
+    Lifecycle, Manifest, Phase, Probe, Registers, Renewed, RestoreOptions, Restored, Result, Sandbox, SandboxSpec,
     SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, console, error, exit, lifecycle, limits,
     snapshot, spec, stats, timeline,
 };

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// A guest is `programs/NAME.c`, with underscores for the dashes of its name.
-const GUESTS: [&str; 7] = [
+const GUESTS: [&str; 8] = [
+    "clone-check",
     "disk-check",
     "endings",
     "hello",

@@ -22,7 +22,7 @@ pub use console::{ConsoleChunk, ConsoleLog};
 pub use error::{Error, ErrorKind, Result};
 pub use exit::{Exit, FaultReport, Registers};
 pub use lifecycle::{Lifecycle, State, Verb};
-pub use sandbox::{Backend, Capability, Exec, ExecSession, Fork, Probe, Restored, Sandbox, Teardown};
+pub use sandbox::{Backend, Capability, Exec, ExecSession, Fork, Probe, Renewed, Restored, Sandbox, Teardown};
 pub use snapshot::{Manifest, RestoreOptions, SnapshotOptions, Uniqueness};
 pub use spec::SandboxSpec;
 pub use stats::Stats;

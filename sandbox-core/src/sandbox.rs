@@ -206,6 +206,11 @@ pub trait Sandbox: Send + Sync {
     /// bytes were taken: a guest that does not read has only room for so many.
     fn console_write(&self, bytes: &[u8]) -> Result<usize>;
 
+    /// What a restored or forked sandbox has of its own; `None` for one that was created.
+    fn as_renewed(&self) -> Option<&dyn Renewed> {
+        None
+    }
+
     /// The ability to clone in memory, where this sandbox has it.
     fn as_fork(&self) -> Option<&dyn Fork> {
         None
@@ -255,6 +260,20 @@ impl fmt::Debug for Teardown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Teardown")
     }
+}
+
+/// What a clone has of its own, beside its siblings.
+pub trait Renewed: Send + Sync {
+    /// What it can rely on by now: what its guest was told becomes [`crate::Given::GuestConfirmed`] when the guest says
+    /// so.
+    fn uniqueness(&self) -> Uniqueness;
+
+    /// Waits until the guest has confirmed what it was told. A guest that is paused confirms nothing, nor does one of a
+    /// family that has no way to.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::GuestEnded`] if the guest ended first, [`crate::ErrorKind::Timeout`] when `timeout` is over.
+    fn wait_confirmed(&self, timeout: Duration) -> Result<Uniqueness>;
 }
 
 /// Cloning in memory.

@@ -44,6 +44,9 @@ pub struct RestoreOptions {
     pub verify: Verify,
     /// Run at once instead of returning it paused.
     pub start: bool,
+    /// Give the guest nothing of its own: it repeats the original's random numbers, identifiers, clock and addresses. For
+    /// a guest that goes on in the original's place, and never beside it.
+    pub keep_identity: bool,
 }
 
 /// How a restored guest gets its memory.

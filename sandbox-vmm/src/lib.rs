@@ -12,6 +12,7 @@ pub mod machine;
 pub mod memory;
 mod random;
 pub mod rate_limit;
+pub mod renewal;
 mod sandbox;
 pub mod snapshot;
 

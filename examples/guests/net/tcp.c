@@ -13,6 +13,13 @@ void tcp_start(uint64_t seed)
     tcp_cookie_start(seed);
 }
 
+void tcp_restart(uint64_t seed)
+{
+    while (tcp_connection_oldest() != NULL)
+        tcp_connection_close(tcp_connection_oldest());
+    tcp_cookie_start(seed);
+}
+
 /* Answers a segment that belongs to no connection (RFC 9293 §3.10.7.1). */
 static void refuse(const struct tcp_segment *segment)
 {

@@ -19,6 +19,9 @@
 /* Begins to serve; `seed` keys the initial sequence numbers. */
 void tcp_start(uint64_t seed);
 
+/* Forgets all connections without a word, and goes on with another seed. */
+void tcp_restart(uint64_t seed);
+
 void tcp_input(const struct ipv4_packet *packet);
 
 /* Whether tcp_tick() is to be called TCP_TICK_MILLISECONDS from now. */

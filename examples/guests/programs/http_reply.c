@@ -7,6 +7,7 @@
 #include "machine/boot.h"
 #include "machine/command_line.h"
 #include "machine/console.h"
+#include "machine/identity.h"
 #include "machine/interrupts.h"
 #include "machine/memory.h"
 #include "machine/power.h"
@@ -54,6 +55,26 @@ static uint64_t seed(void)
     return time_stamp() ^ link_address << 16;
 }
 
+/*
+ * A clone: other addresses where they are given, and none of the original's connections, whose peers talk to the
+ * original. The entropy makes its initial sequence numbers its own.
+ */
+static void become(const struct identity_record *identity)
+{
+    uint64_t entropy;
+
+    memcpy(&entropy, identity->entropy, sizeof entropy);
+    if ((identity->parts & IDENTITY_LINK_ADDRESS) != 0)
+        net_set_address(identity->link_address);
+    if ((identity->parts & IDENTITY_ADDRESS) != 0)
+        ipv4_configure((uint32_t)identity->address[0] << 24 | (uint32_t)identity->address[1] << 16 |
+                           (uint32_t)identity->address[2] << 8 | identity->address[3],
+                       identity->prefix_bits);
+    tcp_restart(seed() ^ entropy);
+    arp_announce();
+    identity_confirm();
+}
+
 static void keep_time(void)
 {
     if (timer_take_expiry())
@@ -67,6 +88,9 @@ static _Noreturn void serve(void)
     struct net_received frame;
 
     for (;;) {
+        const struct identity_record *identity = identity_take();
+        if (identity != NULL)
+            become(identity);
         while (net_receive(&frame)) {
             ethernet_input(&frame);
             net_recycle(&frame);
@@ -88,6 +112,7 @@ int guest_main(void)
     tcp_start(seed());
     arp_announce();
     net_flush();
+    identity_start(IDENTITY_ENTROPY | IDENTITY_LINK_ADDRESS | IDENTITY_ADDRESS);
     console_print("http-reply: ready\n");
     power_report_ready();
     serve();

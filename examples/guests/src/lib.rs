@@ -8,6 +8,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+/// Tells clones of a running guest apart, and a clone from a guest that was started anew.
+pub static CLONE_CHECK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clone-check"));
+
 /// Writes and verifies a pattern on virtio-block disks; [`disk_pattern`] is the pattern.
 pub static DISK_CHECK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/disk-check"));
 
@@ -34,7 +37,8 @@ pub const SECTOR_BYTES: usize = 512;
 
 /// Every guest by its name, in the order of the names.
 pub fn all() -> &'static [(&'static str, &'static [u8])] {
-    static ALL: [(&str, &[u8]); 7] = [
+    static ALL: [(&str, &[u8]); 8] = [
+        ("clone-check", CLONE_CHECK),
         ("disk-check", DISK_CHECK),
         ("endings", ENDINGS),
         ("hello", HELLO),

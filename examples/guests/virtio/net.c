@@ -1,5 +1,6 @@
 #include "virtio/net.h"
 
+#include "machine/memory.h"
 #include "virtio/packets.h"
 
 /* Features, virtio 1.3 §5.1.3. */
@@ -47,6 +48,11 @@ bool net_start(void)
 const uint8_t *net_address(void)
 {
     return address;
+}
+
+void net_set_address(const uint8_t *given_address)
+{
+    memcpy(address, given_address, ETHERNET_ADDRESS_BYTES);
 }
 
 bool net_completes_checksums(void)

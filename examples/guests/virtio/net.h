@@ -27,6 +27,9 @@ bool net_start(void);
 /* The device's address, ETHERNET_ADDRESS_BYTES long. */
 const uint8_t *net_address(void);
 
+/* Gives the device's frames another address. */
+void net_set_address(const uint8_t *address);
+
 /* Whether the host completes transport checksums of sent frames. */
 bool net_completes_checksums(void);
 

@@ -226,13 +226,14 @@ fn protocol(plan: &BootPlan<'_>, kernel: &StoredKernel) -> Result<Protocol> {
 }
 
 fn command_line(plan: &BootPlan<'_>, kernel: &StoredKernel, slots: &[Slot]) -> Result<CommandLine> {
-    let tokens: Vec<String> = match plan.discovery {
+    let mut tokens: Vec<String> = match plan.discovery {
         Discovery::Acpi => Vec::new(),
         Discovery::CommandLine => slots
             .iter()
             .map(|slot| virtio_mmio_token(slot.window, slot.gsi))
             .collect(),
     };
+    tokens.extend(plan.renewal.token());
     let limit = kernel.image().cmdline_limit();
     CommandLine::new(&plan.cmdline, &tokens, limit).map_err(|error| boot_error(error, &fields(plan)))
 }

@@ -8,6 +8,7 @@ use super::{BootPlan, Dialect, Discovery};
 use crate::boot::MemoryMap;
 use crate::devices::legacy::PortMap;
 use crate::machine::vm::Chipset;
+use crate::renewal::Channel;
 
 /// One byte written here ends the guest with that exit code.
 const DEBUG_EXIT_PORT: u16 = 0x501;
@@ -39,6 +40,7 @@ impl Dialect for Bare {
                 irqchip: true,
                 pit: false,
             },
+            renewal: Channel::Record,
             ports: PortMap {
                 debug_exit: Some(DEBUG_EXIT_PORT),
             },

@@ -8,6 +8,7 @@ use super::{BootPlan, Dialect, Discovery, refuse_addresses};
 use crate::boot::MemoryMap;
 use crate::devices::legacy::PortMap;
 use crate::machine::vm::Chipset;
+use crate::renewal::Channel;
 
 pub(super) struct Linux;
 
@@ -30,6 +31,7 @@ impl Dialect for Linux {
                 irqchip: true,
                 pit: false,
             },
+            renewal: Channel::GenerationId,
             ports: PortMap::default(),
             firmware_msrs: true,
             dense_memory: true,

@@ -11,6 +11,7 @@ use sandbox_core::{Error, Result};
 use crate::boot::MemoryMap;
 use crate::devices::legacy::PortMap;
 use crate::machine::vm::Chipset;
+use crate::renewal::Channel;
 
 /// How a guest finds its virtio-mmio devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct BootPlan<'a> {
     pub memory_map: MemoryMap,
     /// Timers and interrupt controllers.
     pub chipset: Chipset,
+    /// How a clone learns that it is one.
+    pub renewal: Channel,
     /// Ports beyond the common ones.
     pub ports: PortMap,
     /// Whether the boot vCPU starts with caching by MTRR on and fast string operations, as firmware leaves it.

@@ -32,6 +32,8 @@ pub trait VcpuEvents: Sync {
     fn first_exit(&self);
     /// The guest says that it is ready.
     fn guest_ready(&self);
+    /// The guest says that it uses the identity of this generation.
+    fn identity_confirmed(&self, generation: u32);
 }
 
 /// What one exit leads to.
@@ -119,6 +121,10 @@ impl Vcpu {
                 PortEffect::None => Next::Enter,
                 PortEffect::Ready => {
                     events.guest_ready();
+                    Next::Enter
+                }
+                PortEffect::IdentityConfirmed(generation) => {
+                    events.identity_confirmed(generation);
                     Next::Enter
                 }
                 PortEffect::End(event) => Next::End(power_exit(event)),

@@ -17,6 +17,7 @@ use sandbox_core::{ConsoleLog, Error, ErrorKind, Exit, FaultReport, Lifecycle, P
 
 use super::Outlets;
 use super::confinement::{Confinement, Role};
+use super::confirmation::Confirmation;
 use super::ready::ReadySignal;
 use crate::event_loop::{EventLoop, EventSources, OnDeadline};
 use crate::gate::Gate;
@@ -54,6 +55,7 @@ pub struct Life {
     pub(super) console: Arc<ConsoleLog>,
     pub(super) exit: Gate<Exit>,
     pub(super) ready: ReadySignal,
+    pub(super) confirmation: Confirmation,
     pub(super) crew: Crew,
     signal: KickSignal,
     confinement: Arc<dyn Confinement>,
@@ -80,6 +82,7 @@ impl Life {
             console: outlets.console,
             exit: Gate::default(),
             ready: outlets.ready,
+            confirmation: Confirmation::default(),
             crew: Crew::new(assembly.vcpus.len()),
             signal,
             confinement,
@@ -215,6 +218,7 @@ impl Life {
         self.recorder.record(Phase::ExitPublished);
         self.exit.open(exit);
         self.ready.guest_ended();
+        self.confirmation.guest_ended();
         self.console.close();
     }
 
@@ -361,6 +365,10 @@ impl VcpuEvents for Life {
 
     fn guest_ready(&self) {
         self.ready.give();
+    }
+
+    fn identity_confirmed(&self, generation: u32) {
+        self.confirmation.confirm(generation);
     }
 }
 

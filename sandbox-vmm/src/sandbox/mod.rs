@@ -1,6 +1,7 @@
 //! A sandbox behind the trait.
 
 pub mod confinement;
+pub mod confirmation;
 pub mod life;
 mod usage;
 
@@ -11,9 +12,11 @@ use std::time::Duration;
 
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{
-    Capability, ConsoleLog, Error, ErrorKind, Exit, Manifest, Result, Sandbox, SnapshotOptions, State, Stats, Teardown,
-    Timeline,
+    Capability, ConsoleLog, Error, ErrorKind, Exit, Manifest, Renewed, Result, Sandbox, SnapshotOptions, State, Stats,
+    Teardown, Timeline, Uniqueness,
 };
+
+use crate::renewal;
 
 use life::Life;
 pub use ready::ReadySignal;
@@ -48,6 +51,8 @@ pub struct KvmSandbox {
     life: Arc<Life>,
     readiness: Readiness,
     counters: Counters,
+    /// What the guest was told of its own; `None` if it is no clone.
+    told: Option<Uniqueness>,
 }
 
 /// What every micro-VM in this process can do or be held to.
@@ -69,7 +74,15 @@ impl KvmSandbox {
             life,
             readiness,
             counters,
+            told: None,
         }
+    }
+
+    /// Makes it known as a clone whose guest is told this. `generation` is that of the identity which it may confirm.
+    pub fn with_identity(mut self, told: Uniqueness, generation: u32) -> Self {
+        self.life.confirmation.expect(generation);
+        self.told = Some(told);
+        self
     }
 
     fn is_alive(&self) -> bool {
@@ -163,6 +176,10 @@ impl Sandbox for KvmSandbox {
         Arc::clone(&self.life.console)
     }
 
+    fn as_renewed(&self) -> Option<&dyn Renewed> {
+        self.told.is_some().then_some(self as &dyn Renewed)
+    }
+
     fn console_write(&self, bytes: &[u8]) -> Result<usize> {
         match self.is_alive() {
             true => {
@@ -171,6 +188,21 @@ impl Sandbox for KvmSandbox {
             }
             false => Err(self.wrong_state("write to")),
         }
+    }
+}
+
+impl Renewed for KvmSandbox {
+    fn uniqueness(&self) -> Uniqueness {
+        let told = self.told.unwrap_or(renewal::NOTHING_GIVEN);
+        match self.life.confirmation.is_given() {
+            true => renewal::confirmed(told),
+            false => told,
+        }
+    }
+
+    fn wait_confirmed(&self, timeout: Duration) -> Result<Uniqueness> {
+        self.life.confirmation.wait(timeout)?;
+        Ok(self.uniqueness())
     }
 }
 

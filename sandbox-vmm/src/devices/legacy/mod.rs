@@ -1,5 +1,6 @@
 //! The few devices of a PC that guests expect at fixed ports, and what the ports that nobody owns answer.
 
+mod identity;
 mod persist;
 mod power;
 mod rtc;
@@ -14,6 +15,8 @@ pub use power::PowerEvent;
 pub use serial::{SERIAL_GSI, SerialPort};
 
 use crate::devices::virtio::InterruptLine;
+use crate::renewal::Parts;
+use identity::IdentityPort;
 use rtc::Rtc;
 
 const COM1: u16 = 0x3f8;
@@ -26,6 +29,8 @@ const RTC_DATA: u16 = 0x71;
 pub const BOOT_PORT: u16 = 0x3f0;
 /// Written to [`BOOT_PORT`] by a guest that is ready.
 pub const BOOT_PORT_READY: u8 = 123;
+/// Where bare guests say that they use their identity record; see [`crate::renewal`].
+pub const IDENTITY_PORT: u16 = 0x3f4;
 /// ACPI sleep control register (ACPI 6.5 §4.8.3.7); a byte, though some guests write it as the older 16-bit register.
 pub const SLEEP_CONTROL_PORT: u16 = 0x604;
 /// ACPI sleep status register.
@@ -38,6 +43,8 @@ pub enum PortEffect {
     None,
     /// The guest says that it is ready.
     Ready,
+    /// The guest says that it uses the identity of this generation.
+    IdentityConfirmed(u32),
     /// The guest ends itself.
     End(PowerEvent),
 }
@@ -53,6 +60,7 @@ pub struct PortMap {
 pub struct LegacyDevices {
     serial: SerialPort,
     rtc: Rtc,
+    identity: IdentityPort,
     map: PortMap,
 }
 
@@ -62,6 +70,7 @@ impl LegacyDevices {
         Self {
             serial: SerialPort::new(console, serial_line),
             rtc: Rtc::default(),
+            identity: IdentityPort::default(),
             map,
         }
     }
@@ -69,6 +78,11 @@ impl LegacyDevices {
     /// The serial port.
     pub fn serial(&self) -> &SerialPort {
         &self.serial
+    }
+
+    /// The parts of its identity record that the guest says it uses.
+    pub fn identity_parts(&self) -> Parts {
+        self.identity.parts()
     }
 
     /// The guest executed `IN`. Each element of a string instruction reads the port anew.
@@ -96,6 +110,7 @@ impl LegacyDevices {
             RTC_INDEX => self.rtc.select(data),
             I8042_COMMAND => power::keyboard_controller(data),
             SLEEP_CONTROL_PORT => power::sleep_control(data),
+            IDENTITY_PORT => self.identity.write(data),
             BOOT_PORT if data.first() == Some(&BOOT_PORT_READY) => PortEffect::Ready,
             _ if Some(port) == self.map.debug_exit => power::debug_exit(data),
             _ => PortEffect::None,

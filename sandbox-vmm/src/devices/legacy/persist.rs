@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LegacyDevices;
 use crate::devices::virtio::persist::RestoreError;
+use crate::renewal::Parts;
 
 /// The devices at fixed ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +13,8 @@ pub struct LegacyState {
     pub serial: SerialState,
     /// The clock's index register; the time itself is the host's.
     pub rtc_index: u8,
+    /// The parts of its identity record that the guest uses.
+    pub identity_parts: u32,
 }
 
 /// A 16550A, by the names of its registers, with its receive buffer and the input that waits before it.
@@ -45,6 +48,7 @@ impl LegacyDevices {
         LegacyState {
             serial: self.serial.save(),
             rtc_index: self.rtc.index(),
+            identity_parts: self.identity.parts().0,
         }
     }
 
@@ -54,6 +58,7 @@ impl LegacyDevices {
     /// More buffered input than there is room for.
     pub fn restore(&self, state: &LegacyState) -> Result<(), RestoreError> {
         self.rtc.select(&[state.rtc_index]);
+        self.identity.subscribe(Parts(state.identity_parts));
         self.serial.restore(&state.serial)
     }
 
