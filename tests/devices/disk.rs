@@ -83,6 +83,30 @@ fn counters_tell_what_was_asked_of_a_disk() {
 }
 
 #[test]
+fn private_disks_share_a_file_that_nobody_writes() {
+    let folder = TempFolder::new();
+    let image = empty_image(&folder, "disk", 256);
+    let private = DiskSpec {
+        private: true,
+        ..disk("scratch", &image, false)
+    };
+    let both = [100, 50].map(|sectors| {
+        let sectors = format!("sectors={sectors}");
+        started(&checking(vec![private.clone()], &[&sectors]))
+    });
+    for sandbox in &both {
+        assert_eq!(ended(&**sandbox), OK, "{}", console_text(&**sandbox));
+    }
+    assert!(fs::read(&image).unwrap().iter().all(|byte| *byte == 0));
+    let contradiction = DiskSpec {
+        read_only: true,
+        ..private
+    };
+    let error = runtime().create(&checking(vec![contradiction], &[])).unwrap_err();
+    assert_eq!(error.field(), Some("disks[0].private"));
+}
+
+#[test]
 fn a_read_only_disk_is_read_and_never_written() {
     let folder = TempFolder::new();
     let content = pattern(0..64);

@@ -19,6 +19,10 @@ pub struct DiskSpec {
     /// Whether the guest may only read. A file that is written must not be used by anybody else.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether what the guest writes stays beside the file, in host memory, and goes with the sandbox. The file is only
+    /// read then, and any number of sandboxes can share it.
+    #[serde(default)]
+    pub private: bool,
     /// Limits.
     #[serde(default)]
     pub rate_limit: RateLimit,

@@ -123,6 +123,10 @@ fn devices(spec: &SandboxSpec) -> Result<()> {
         let field = format!("disks[{index}]");
         unique(&format!("{field}.id"), &disk.id, &mut seen)?;
         path(&format!("{field}.path"), &disk.path)?;
+        if disk.private && disk.read_only {
+            let context = "contradicts read_only: a disk that is only read has nothing to keep to itself";
+            return Err(Error::invalid(format!("{field}.private"), context));
+        }
         rate_limit(&format!("{field}.rate_limit"), &disk.rate_limit)?;
     }
     seen.clear();

@@ -5,23 +5,26 @@ use std::fs::File;
 use sandbox_core::spec::DiskSpec;
 use sandbox_core::{Error, ErrorKind, Result};
 
-use crate::devices::virtio::block::{BlockConfig, BlockDevice, BlockError, open_disk};
+use crate::devices::virtio::block::{BlockConfig, BlockDevice, BlockError, Layer, open_disk};
 use crate::error::{kind_of, with_cause};
 
 /// Opens and locks `disk`, which stands at `field` in the spec.
 pub(super) fn open(disk: &DiskSpec, field: &str) -> Result<File> {
-    open_disk(&disk.path, disk.read_only).map_err(|error| disk_error(error, field))
+    open_disk(&disk.path, disk.read_only || disk.private).map_err(|error| disk_error(error, field))
 }
 
 /// The device before `file`.
 pub(super) fn device(disk: &DiskSpec, file: File, field: &str) -> Result<BlockDevice> {
+    let failed = |error| disk_error(error, field);
+    let layer = disk.private.then(|| Layer::over(&file)).transpose().map_err(failed)?;
     let config = BlockConfig {
         file,
+        layer,
         read_only: disk.read_only,
         serial: disk.id.clone(),
         rate_limit: disk.rate_limit,
     };
-    BlockDevice::new(config).map_err(|error| disk_error(error, field))
+    BlockDevice::new(config).map_err(failed)
 }
 
 fn disk_error(error: BlockError, field: &str) -> Error {
@@ -31,7 +34,7 @@ fn disk_error(error: BlockError, field: &str) -> Error {
         BlockError::InUse { .. } => ErrorKind::InUse,
         BlockError::Empty | BlockError::NotADisk(_) | BlockError::NotOpenFor(_) => ErrorKind::InvalidSpec,
         BlockError::Lock { .. } => ErrorKind::Unsupported,
-        BlockError::Inspect(source) | BlockError::Open { source, .. } => kind_of(source),
+        BlockError::Inspect(source) | BlockError::Layer(source) | BlockError::Open { source, .. } => kind_of(source),
         BlockError::RateLimit(_) => ErrorKind::HostExhausted,
     };
     let field = match &error {

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use virtio_queue::Queue;
 
+use super::block::Layer;
 use super::{DeviceState, Interrupt, RestoreError, SavedDevice};
 use crate::memory::GuestMemory;
 
@@ -115,6 +116,11 @@ pub trait VirtioDevice: Send {
 
     /// The driver kicked `queue`, or more of it is left. Called only between `activate` and `reset`.
     fn queue_notify(&mut self, queue: u16) -> Progress;
+
+    /// What a disk's driver has written, where that is not in the disk's file.
+    fn layer(&self) -> Option<&Layer> {
+        None
+    }
 
     /// What a snapshot holds of the device; what it has taken ahead is put back first. The device can go on afterwards.
     fn save(&mut self) -> SavedDevice;

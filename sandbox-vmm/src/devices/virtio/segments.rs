@@ -179,6 +179,13 @@ impl Segments {
         self.advance(bytes);
     }
 
+    /// Takes the first `bytes` bytes off into a list of their own.
+    pub(crate) fn split_front(&mut self, bytes: usize) -> Self {
+        let mut front = Self::new(self.memory.clone());
+        self.move_front_to(&mut front, bytes);
+        front
+    }
+
     /// Cuts the list off behind `bytes` bytes.
     pub(crate) fn limit(&mut self, bytes: usize) {
         let mut surplus = self.bytes.saturating_sub(bytes);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use sandbox_core::limits::RateLimit;
 
-use super::SECTOR_SIZE;
+use super::{Layer, SECTOR_SIZE};
 use crate::rate_limit::RateLimitError;
 
 /// A disk.
@@ -17,6 +17,8 @@ pub struct BlockConfig {
     pub file: File,
     /// Whether the driver may only read.
     pub read_only: bool,
+    /// Where the driver's writes go instead of the file, which is then only read. As large as the file.
+    pub layer: Option<Layer>,
     /// The serial number that the driver sees, cut off behind 20 bytes.
     pub serial: String,
     /// Limits of reads and writes together.
@@ -51,6 +53,9 @@ pub enum BlockError {
     /// The file's size or type cannot be told.
     #[error("cannot inspect the disk")]
     Inspect(#[source] io::Error),
+    /// The host has no room for what the driver writes.
+    #[error("cannot make the layer that a private disk is written to")]
+    Layer(#[source] io::Error),
     /// The file system has no locks.
     #[error("cannot lock the disk {path}: put it on a file system that has file locks")]
     Lock {

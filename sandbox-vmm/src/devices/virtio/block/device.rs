@@ -7,6 +7,7 @@ use super::config::{BlockConfig, BlockError};
 use super::counters::BlockCounters;
 use super::disk::Disk;
 use super::handler::Handler;
+use super::layer::Layer;
 use super::offer;
 use super::persist::BlockState;
 use crate::devices::virtio::config_space;
@@ -92,6 +93,10 @@ impl VirtioDevice for BlockDevice {
 
     fn queue_notify(&mut self, _queue: u16) -> Progress {
         self.serve()
+    }
+
+    fn layer(&self) -> Option<&Layer> {
+        self.disk.layer()
     }
 
     fn save(&mut self) -> SavedDevice {

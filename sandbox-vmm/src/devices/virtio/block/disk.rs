@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 
 use super::config::{BlockConfig, BlockError};
-use super::{RANGE_MAX_SECTORS, SECTOR_SIZE, SERIAL_LEN};
+use super::{Layer, RANGE_MAX_SECTORS, SECTOR_SIZE, SERIAL_LEN};
 use crate::devices::virtio::segments::Segments;
 
 /// Why a request was not carried out; the driver learns no more than which of the two it was.
@@ -29,6 +29,8 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
+    /// Where writes go instead.
+    layer: Option<Layer>,
     read_only: bool,
     sectors: u64,
     serial: [u8; SERIAL_LEN],
@@ -39,18 +41,25 @@ impl Disk {
     /// Takes over the file of `config`.
     pub(super) fn new(config: BlockConfig) -> Result<Self, BlockError> {
         let inspection = inspect(&config.file)?;
-        check_access(&config.file, config.read_only)?;
+        check_access(&config.file, config.read_only || config.layer.is_some())?;
         let mut serial = [0; SERIAL_LEN];
         for (to, from) in serial.iter_mut().zip(config.serial.bytes()) {
             *to = from;
         }
+        let discards = config.layer.is_some() || can_discard(&config.file, &inspection);
         Ok(Self {
-            discards: !config.read_only && can_discard(&config.file, &inspection),
+            discards: !config.read_only && discards,
             file: config.file,
+            layer: config.layer,
             read_only: config.read_only,
             sectors: inspection.bytes / SECTOR_SIZE,
             serial,
         })
+    }
+
+    /// Where writes go, if not to the file.
+    pub(super) fn layer(&self) -> Option<&Layer> {
+        self.layer.as_ref()
     }
 
     pub(super) fn is_read_only(&self) -> bool {
@@ -74,14 +83,33 @@ impl Disk {
 
     /// Fills `to` from `sector` on; the list may be used up on the way.
     pub(super) fn read(&self, sector: u64, to: &mut Segments) -> Result<(), Failure> {
-        let offset = self.offset(sector, to.bytes() as u64)?;
-        transfer(to, offset, |to, offset| to.read_from_at(self.file.as_fd(), offset))
+        let mut offset = self.offset(sector, to.bytes() as u64)?;
+        let Some(layer) = &self.layer else {
+            return transfer(to, offset, |to, offset| to.read_from_at(self.file.as_fd(), offset));
+        };
+        while to.bytes() > 0 {
+            let run = layer.run(offset, to.bytes() as u64);
+            let source = if run.written { layer.content() } else { &self.file };
+            let mut piece = to.split_front(run.bytes as usize);
+            transfer(&mut piece, offset, |to, offset| to.read_from_at(source.as_fd(), offset))?;
+            offset += run.bytes;
+        }
+        Ok(())
     }
 
     /// Writes `from` at `sector`; the list may be used up on the way. With `durable` the data is on stable storage
     /// afterwards.
     pub(super) fn write(&self, sector: u64, from: &mut Segments, durable: bool) -> Result<(), Failure> {
-        let offset = self.writable_offset(sector, from.bytes() as u64)?;
+        let bytes = from.bytes() as u64;
+        let offset = self.writable_offset(sector, bytes)?;
+        if let Some(layer) = self.layer.as_ref().filter(|_| bytes > 0) {
+            layer.prepare(&self.file, offset, bytes)?;
+            transfer(from, offset, |from, offset| {
+                from.write_to_at(layer.content().as_fd(), offset, false)
+            })?;
+            layer.mark(offset, bytes);
+            return Ok(());
+        }
         transfer(from, offset, |from, offset| {
             from.write_to_at(self.file.as_fd(), offset, durable)
         })
@@ -89,7 +117,11 @@ impl Disk {
 
     /// Puts everything written so far on stable storage.
     pub(super) fn flush(&self) -> Result<(), Failure> {
-        Ok(self.file.sync_data()?)
+        match self.layer {
+            // What goes with the sandbox need not outlive the host.
+            Some(_) => Ok(()),
+            None => Ok(self.file.sync_data()?),
+        }
     }
 
     /// Gives `sectors` sectors from `sector` back to the host. They read as zeroes afterwards.
@@ -116,6 +148,12 @@ impl Disk {
         let len = u64::from(sectors) * SECTOR_SIZE;
         let offset = self.writable_offset(sector, len)?;
         if len == 0 {
+            return Ok(());
+        }
+        if let Some(layer) = &self.layer {
+            layer.prepare(&self.file, offset, len)?;
+            layer.clear(offset, len)?;
+            layer.mark(offset, len);
             return Ok(());
         }
         fallocate(&self.file, mode, true, offset, len).map_err(|error| match error.errno() {

@@ -17,6 +17,7 @@ mod counters;
 mod device;
 mod disk;
 mod handler;
+mod layer;
 mod offer;
 mod open;
 mod persist;
@@ -27,6 +28,7 @@ mod tests;
 pub use config::{BlockConfig, BlockError};
 pub use counters::BlockCounters;
 pub use device::BlockDevice;
+pub use layer::Layer;
 pub use open::open_disk;
 pub use persist::BlockState;
 

@@ -3,6 +3,7 @@
 mod any_chain;
 mod files;
 mod hostile;
+mod layer;
 mod limits;
 mod persist;
 mod requests;
@@ -54,6 +55,7 @@ fn config(file: File) -> BlockConfig {
     BlockConfig {
         file,
         read_only: false,
+        layer: None,
         serial: "disk".to_owned(),
         rate_limit: RateLimit::default(),
     }
