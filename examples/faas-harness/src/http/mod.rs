@@ -1,0 +1,11 @@
+//! HTTP: the server, what it answers itself, and what it passes on.
+
+pub mod body;
+pub mod headers;
+mod management;
+mod provider;
+mod reply;
+mod router;
+mod server;
+
+pub use server::Server;

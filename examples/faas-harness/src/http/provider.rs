@@ -1,0 +1,292 @@
+//! The OpenFaaS provider API, by which `faas-cli` and the OpenFaaS gateway deploy, list, scale and remove functions.
+
+mod deployment;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode, Uri};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::reply::{self, Refusal, Reply};
+use crate::function::FunctionSpec;
+use crate::platform::{DeployError, Function, Platform};
+use deployment::{Deployment, image_of};
+
+/// The largest document of a call, in bytes: it bounds what a hostile client costs.
+const MAX_DOCUMENT: usize = 1 << 20;
+/// Lines of an instance's console unless the call says otherwise.
+const LOG_LINES: usize = 100;
+
+/// Answers `/system/…`; `segments` is what stands behind it.
+pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>, segments: &[&str]) -> Reply {
+    let method = request.method().clone();
+    let outcome = match (&method, segments) {
+        (&Method::GET, ["functions"]) => Ok(list(platform)),
+        (&Method::POST, ["functions"]) => deploy(platform, request, Platform::deploy).await,
+        (&Method::PUT, ["functions"]) => deploy(platform, request, Platform::update).await,
+        (&Method::DELETE, ["functions"]) => remove(platform, request).await,
+        (&Method::GET, ["function", name]) => status(platform, name),
+        (&Method::POST, ["scale-function", name]) => scale(platform, name, request).await,
+        (&Method::GET, ["info"]) => Ok(info()),
+        (&Method::GET, ["logs"]) => logs(platform, request.uri()),
+        (&Method::GET, ["namespaces"]) => Ok(reply::json(StatusCode::OK, &[""; 0])),
+        (_, ["secrets", ..]) => Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "this platform keeps no secrets; pass them by the function's environment",
+        )),
+        _ => Err(Refusal::new(
+            StatusCode::NOT_FOUND,
+            format!("the provider API has no {method} /system/{}", segments.join("/")),
+        )),
+    };
+    outcome.unwrap_or_else(Reply::from)
+}
+
+/// A function as the API lists it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FunctionStatus<'a> {
+    name: &'a str,
+    image: String,
+    namespace: &'static str,
+    labels: &'a std::collections::BTreeMap<String, String>,
+    annotations: &'a std::collections::BTreeMap<String, String>,
+    invocation_count: u64,
+    replicas: u32,
+    available_replicas: u32,
+    /// RFC 3339.
+    created_at: String,
+}
+
+fn function_status(function: &Function) -> FunctionStatus<'_> {
+    let spec = function.spec();
+    let census = function.pool().census();
+    FunctionStatus {
+        name: &spec.name,
+        image: image_of(spec),
+        namespace: "",
+        labels: &spec.labels,
+        annotations: &spec.annotations,
+        invocation_count: function.metrics().invocations(),
+        replicas: census.busy + census.idle + census.starting,
+        available_replicas: census.busy + census.idle,
+        created_at: rfc3339(function.deployed()),
+    }
+}
+
+fn list(platform: &Platform) -> Reply {
+    let functions = platform.functions();
+    let list: Vec<_> = functions.iter().map(|function| function_status(function)).collect();
+    reply::json(StatusCode::OK, &list)
+}
+
+fn status(platform: &Platform, name: &str) -> Result<Reply, Refusal> {
+    let function = find(platform, name)?;
+    Ok(reply::json(StatusCode::OK, &function_status(&function)))
+}
+
+/// Deploys either a document of OpenFaaS, which has `service` and `image`, or one of this harness, which has `sandbox`.
+async fn deploy(
+    platform: &Arc<Platform>,
+    request: Request<Incoming>,
+    verb: fn(&Platform, FunctionSpec) -> Result<(), DeployError>,
+) -> Result<Reply, Refusal> {
+    let document = document(request).await?;
+    let value: serde_json::Value = parse(&document)?;
+    let spec = match value.get("sandbox") {
+        Some(_) => parse(&document)?,
+        None => parse::<Deployment>(&document)?
+            .function(platform.builtins())
+            .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?,
+    };
+    verb(platform, spec).map_err(|error| deploy_error(&error))?;
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+async fn remove(platform: &Platform, request: Request<Incoming>) -> Result<Reply, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Removal {
+        function_name: String,
+    }
+    let removal: Removal = parse(&document(request).await?)?;
+    platform
+        .remove(&removal.function_name)
+        .map_err(|error| deploy_error(&error))?;
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// Sets how many instances stand by.
+async fn scale(platform: &Platform, name: &str, request: Request<Incoming>) -> Result<Reply, Refusal> {
+    #[derive(Deserialize)]
+    struct Scaling {
+        replicas: u32,
+    }
+    let function = find(platform, name)?;
+    let scaling: Scaling = parse(&document(request).await?)?;
+    let maximum = function.spec().scale.max;
+    if scaling.replicas > maximum {
+        let reason = format!(
+            "replicas: {} is more than the function's maximum of {maximum}",
+            scaling.replicas
+        );
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
+    }
+    function.pool().set_warm(scaling.replicas);
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+fn info() -> Reply {
+    #[derive(Serialize)]
+    struct Version {
+        release: &'static str,
+        sha: &'static str,
+    }
+    #[derive(Serialize)]
+    struct Info {
+        provider: &'static str,
+        orchestration: &'static str,
+        version: Version,
+        arch: &'static str,
+    }
+    let info = Info {
+        provider: "faas-harness",
+        orchestration: "sandbox",
+        version: Version {
+            release: env!("CARGO_PKG_VERSION"),
+            sha: "",
+        },
+        arch: std::env::consts::ARCH,
+    };
+    reply::json(StatusCode::OK, &info)
+}
+
+/// What the instances of a function last said, a JSON object a line. `follow` is not obeyed: the answer ends.
+fn logs(platform: &Platform, uri: &Uri) -> Result<Reply, Refusal> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        name: &'a str,
+        namespace: &'static str,
+        instance: &'a str,
+        timestamp: &'a str,
+        text: &'a str,
+    }
+    let name = query_value(uri, "name");
+    let name =
+        name.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "name: say whose logs, as in ?name=FUNCTION"))?;
+    let tail = query_value(uri, "tail").and_then(|value| value.parse().ok());
+    let only = query_value(uri, "instance").filter(|instance| !instance.is_empty());
+    let function = find(platform, name)?;
+    let timestamp = rfc3339(SystemTime::now());
+    let mut page = String::new();
+    for sandbox in function.sandboxes() {
+        if only.is_some_and(|only| only != sandbox.id()) {
+            continue;
+        }
+        for text in sandbox.console().tail(tail.unwrap_or(LOG_LINES)).lines() {
+            let line = Line {
+                name,
+                namespace: "",
+                instance: sandbox.id(),
+                timestamp: &timestamp,
+                text,
+            };
+            page.push_str(&serde_json::to_string(&line).unwrap_or_default());
+            page.push('\n');
+        }
+    }
+    Ok(reply::text(StatusCode::OK, "application/x-ndjson", page))
+}
+
+fn find(platform: &Platform, name: &str) -> Result<Arc<Function>, Refusal> {
+    let unknown = || deploy_error(&DeployError::Unknown(name.to_owned()));
+    platform.function(name).ok_or_else(unknown)
+}
+
+fn deploy_error(error: &DeployError) -> Refusal {
+    let status = match error {
+        DeployError::Invalid(_) => StatusCode::BAD_REQUEST,
+        DeployError::Exists(_) => StatusCode::CONFLICT,
+        DeployError::Unknown(_) => StatusCode::NOT_FOUND,
+        DeployError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Refusal::new(status, error.to_string())
+}
+
+async fn document(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    let body = Limited::new(request.into_body(), MAX_DOCUMENT).collect().await;
+    let body = body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
+        true => Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the document is larger than {MAX_DOCUMENT} bytes"),
+        ),
+        false => Refusal::new(StatusCode::BAD_REQUEST, format!("the document broke off: {error}")),
+    })?;
+    Ok(body.to_bytes())
+}
+
+fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(document).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// The value of a query's field, as it stands there: names and numbers need no decoding.
+fn query_value<'a>(uri: &'a Uri, field: &str) -> Option<&'a str> {
+    let pairs = uri.query()?.split('&');
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| *name == field)
+        .map(|(_, value)| value)
+}
+
+/// A time in RFC 3339, in UTC and whole seconds.
+fn rfc3339(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_date(days);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day so many days after 1970-01-01, by counting years from the first of March, so that the day that
+/// comes and goes is a year's last one.
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339_has_them() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_763_700_000, "2025-11-21T04:40:00Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+}

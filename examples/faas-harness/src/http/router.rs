@@ -1,0 +1,103 @@
+//! Which path is answered by what.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode, Uri};
+
+use super::reply::{self, Refusal, Reply};
+use super::{management, provider};
+use crate::platform::Platform;
+
+/// Answers a request of `client`.
+pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>, client: SocketAddr) -> Reply {
+    let path = request.uri().path().to_owned();
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let method = request.method().clone();
+    match (&method, segments.as_slice()) {
+        (_, ["function", name, ..]) => invoke(platform, name, request, 2).await,
+        (_, ["invoke", name, ..]) => invoke(platform, name, request, 2).await,
+        (_, ["invoke"]) => match only_function(platform) {
+            Ok(name) => invoke(platform, &name, request, 0).await,
+            Err(refusal) => refusal.into(),
+        },
+        (_, ["async-function", ..]) => reply::error(
+            StatusCode::NOT_IMPLEMENTED,
+            "this platform has no queue that outlives it; call /function/ and wait for the answer",
+        ),
+        (&Method::GET, []) => reply::text(StatusCode::OK, "text/html; charset=utf-8", management::PAGE),
+        (&Method::GET, ["healthz"]) => reply::text(StatusCode::OK, "text/plain", "ok\n"),
+        (&Method::GET, ["metrics"]) => management::metrics(platform),
+        (&Method::GET, ["stats"]) => management::stats(platform),
+        (&Method::DELETE, ["stats"]) => management::forget_times(platform),
+        (&Method::POST, ["ready"]) => management::ready(platform, client),
+        (&Method::POST | &Method::GET, ["pre-boot", count]) => match only_function(platform) {
+            Ok(name) => management::pre_boot(platform, &name, count).await,
+            Err(refusal) => refusal.into(),
+        },
+        (&Method::POST | &Method::GET, ["pre-boot", name, count]) => management::pre_boot(platform, name, count).await,
+        (_, ["system", rest @ ..]) => provider::route(platform, request, rest).await,
+        _ => reply::error(StatusCode::NOT_FOUND, format!("there is nothing at {method} {path}")),
+    }
+}
+
+/// Has the function `name` answer, at what is left of the path behind its first `skip` segments.
+async fn invoke(platform: &Platform, name: &str, request: Request<Incoming>, skip: usize) -> Reply {
+    let inner = inner_uri(request.uri(), skip);
+    match platform.invoke(name, request, inner).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let reply = reply::invoke_error(name, &error);
+            if let Some(function) = platform.function(name) {
+                function.metrics().answered(reply.status().as_u16());
+            }
+            reply
+        }
+    }
+}
+
+/// What stands behind the first `skip` segments of the path, with the query.
+fn inner_uri(uri: &Uri, skip: usize) -> Uri {
+    let mut rest = uri.path();
+    for _ in 0..skip {
+        let trimmed = rest.trim_start_matches('/');
+        rest = trimmed.find('/').map_or("", |slash| &trimmed[slash..]);
+    }
+    let rest = if rest.is_empty() { "/" } else { rest };
+    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+    // A part of a valid path with a valid query is valid.
+    format!("{rest}{query}").parse().unwrap_or_default()
+}
+
+/// The name of the one function that there is.
+fn only_function(platform: &Platform) -> Result<String, Refusal> {
+    let functions = platform.functions();
+    match functions.as_slice() {
+        [function] => Ok(function.spec().name.clone()),
+        [] => Err(Refusal::new(StatusCode::NOT_FOUND, "no function is deployed")),
+        _ => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "there are several functions: name one in the path",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_function_gets_what_stands_behind_its_name() {
+        for (outer, skip, inner) in [
+            ("/function/f", 2, "/"),
+            ("/function/f/", 2, "/"),
+            ("/function/f/a/b?c=d", 2, "/a/b?c=d"),
+            ("/function/f?c=d", 2, "/?c=d"),
+            ("/function//f//a", 2, "//a"),
+            ("/invoke", 0, "/invoke"),
+        ] {
+            assert_eq!(inner_uri(&outer.parse().unwrap(), skip), inner, "{outer}");
+        }
+    }
+}

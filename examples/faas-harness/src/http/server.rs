@@ -1,0 +1,112 @@
+//! The listening side: connections, their limits, and a graceful end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::router::route;
+use crate::platform::Platform;
+
+/// A client that sends its request's head more slowly than this is sent away: a slow-loris attack holds connections.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// The most headers of a request: a flood of them costs memory and time.
+const MAX_HEADERS: usize = 100;
+/// The largest head of a request, in bytes, for the same reason.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// Why the platform cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Somebody else listens there.
+    #[error("{0} is taken by another program: choose another address with --listen")]
+    Taken(SocketAddr),
+    /// Something else.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+}
+
+/// A listening server.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Listens on `address`; port 0 lets the kernel choose one.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub async fn bind(address: SocketAddr) -> Result<Self, ServerError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AddrInUse => ServerError::Taken(address),
+            _ => ServerError::Listen(address, error),
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `end`, then takes no more connections and waits for the requests under way.
+    pub async fn serve(self, platform: Arc<Platform>, end: impl Future<Output = ()>) {
+        let (ending, ended) = watch::channel(false);
+        let mut end = std::pin::pin!(end);
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, client)) => {
+                        let platform = Arc::clone(&platform);
+                        tokio::spawn(connection(stream, client, platform, ended.clone()));
+                    }
+                    Err(error) => {
+                        // Most likely no descriptor is free: some connection must end first.
+                        eprintln!("faas-harness: cannot accept a connection: {error}");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                () = &mut end => break,
+            }
+        }
+        drop(self.listener);
+        drop(ended);
+        // Each connection holds a receiver until it is over.
+        let _ = ending.send(true);
+        ending.closed().await;
+    }
+}
+
+async fn connection(stream: TcpStream, client: SocketAddr, platform: Arc<Platform>, mut ended: watch::Receiver<bool>) {
+    // An answer's last piece must not wait for the client's acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let platform = Arc::clone(&platform);
+        async move { Ok::<_, Infallible>(route(&platform, request, client).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // What goes wrong on a connection is its client's affair.
+        _ = connection.as_mut() => return,
+        // The one change is that of the end.
+        _ = ended.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}

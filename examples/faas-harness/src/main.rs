@@ -1,0 +1,115 @@
+//! A single-node function platform over the SDK: a reverse proxy before sandboxes that come when they are needed and go
+//! when they are not.
+//!
+//! ```text
+//! client ──HTTP──► http (server, router) ──► platform::invoke ──► pool ──► instance ──HTTP──► guest
+//!                        │                                          └ launcher ──► sandbox::Runtime
+//!                        └ provider API, /stats, /metrics
+//! ```
+//!
+//! All waiting is asynchronous but for the SDK's calls, which run on threads that may block.
+
+mod function;
+mod functions_file;
+mod http;
+mod instance;
+mod metrics;
+mod options;
+mod platform;
+mod pool;
+mod state_folder;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sandbox_net::AddressPool;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::function::FunctionSpec;
+use crate::http::Server;
+use crate::options::{Command, Options, USAGE};
+use crate::platform::{Platform, Setup};
+use crate::state_folder::StateFolder;
+
+/// The longest time that requests under way have to end once the platform is told to.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args_os().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("faas-harness: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.command == Command::Help {
+        print!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("faas-harness: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: &Options) -> Result<()> {
+    let server = Server::bind(options.listen).await?;
+    let state = StateFolder::open(options.state.as_deref()).context("cannot make the platform's state folder")?;
+    let platform = Platform::open(Setup {
+        state: state.path(),
+        addresses: AddressPool::subnets(options.network)?,
+        port: server.address().port(),
+    })?;
+    if let Some(file) = &options.functions {
+        for function in functions_file::read(file)? {
+            deploy(&platform, function)?;
+        }
+    }
+    let address = server.address();
+    println!("faas-harness: listening on http://{address}/");
+    if options.command == Command::Demo {
+        let hello = platform
+            .builtins()
+            .function("hello", "hello")
+            .context("there is no function hello")?;
+        deploy(&platform, hello)?;
+        println!("try it:  curl http://{address}/function/hello");
+    }
+    tokio::spawn(Arc::clone(&platform).tend());
+    server.serve(Arc::clone(&platform), told_to_end()?).await;
+    tokio::time::timeout(DRAIN_PATIENCE, platform.close())
+        .await
+        .context("some instances did not end in time")
+}
+
+fn deploy(platform: &Platform, function: FunctionSpec) -> Result<()> {
+    let name = function.name.clone();
+    let deployed = match platform.function(&name) {
+        Some(_) => platform.update(function),
+        None => platform.deploy(function),
+    };
+    deployed.with_context(|| format!("cannot deploy {name:?}"))
+}
+
+/// Is over when the process is told to end.
+fn told_to_end() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

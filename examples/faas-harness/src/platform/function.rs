@@ -1,0 +1,124 @@
+//! A deployed function.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use sandbox::Sandbox;
+use tokio::sync::watch;
+
+use crate::function::FunctionSpec;
+use crate::instance::{Instance, LaunchError, Launcher};
+use crate::metrics::FunctionMetrics;
+use crate::pool::{Instances, Lease, Pool};
+
+/// An instance that serves one request.
+pub type InstanceLease = Lease<Starter>;
+
+/// A deployed function.
+pub struct Function {
+    spec: Arc<FunctionSpec>,
+    pool: Arc<Pool<Starter>>,
+    metrics: Arc<FunctionMetrics>,
+    deployed: SystemTime,
+}
+
+impl Function {
+    pub(super) fn new(spec: FunctionSpec, launcher: Arc<Launcher>, leaving: watch::Sender<usize>) -> Self {
+        let spec = Arc::new(spec);
+        let metrics = Arc::new(FunctionMetrics::default());
+        let starter = Starter {
+            spec: Arc::clone(&spec),
+            launcher,
+            metrics: Arc::clone(&metrics),
+            running: Mutex::default(),
+            leaving,
+        };
+        Self {
+            pool: Pool::new(starter, spec.scale.clone(), spec.warm()),
+            spec,
+            metrics,
+            deployed: SystemTime::now(),
+        }
+    }
+
+    /// As it was deployed.
+    pub fn spec(&self) -> &FunctionSpec {
+        &self.spec
+    }
+
+    /// Its instances.
+    pub fn pool(&self) -> &Arc<Pool<Starter>> {
+        &self.pool
+    }
+
+    /// Its counters.
+    pub fn metrics(&self) -> &Arc<FunctionMetrics> {
+        &self.metrics
+    }
+
+    /// When it was deployed.
+    pub fn deployed(&self) -> SystemTime {
+        self.deployed
+    }
+
+    /// The sandboxes of its instances, in no order.
+    pub fn sandboxes(&self) -> Vec<Arc<dyn Sandbox>> {
+        self.pool
+            .instances()
+            .running()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+}
+
+/// Starts and ends the instances of one function.
+pub struct Starter {
+    spec: Arc<FunctionSpec>,
+    launcher: Arc<Launcher>,
+    metrics: Arc<FunctionMetrics>,
+    /// For whoever wants to look at them.
+    running: Mutex<HashMap<String, Weak<dyn Sandbox>>>,
+    leaving: watch::Sender<usize>,
+}
+
+impl Starter {
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Weak<dyn Sandbox>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Instances for Starter {
+    type Instance = Instance;
+    type Error = LaunchError;
+
+    async fn start(&self) -> Result<Instance, LaunchError> {
+        let (launcher, spec) = (Arc::clone(&self.launcher), Arc::clone(&self.spec));
+        let launched = tokio::task::spawn_blocking(move || launcher.launch(&spec)).await;
+        let launched = launched.unwrap_or_else(|panic| Err(LaunchError::internal(&panic)));
+        match &launched {
+            Ok(instance) => {
+                self.metrics.started(instance.initialisation);
+                let sandbox = Arc::downgrade(instance.sandbox());
+                self.running().insert(instance.id().to_owned(), sandbox);
+            }
+            Err(_) => self.metrics.start_failed(),
+        }
+        launched
+    }
+
+    fn is_alive(&self, instance: &Instance) -> bool {
+        instance.is_alive()
+    }
+
+    fn discard(&self, instance: Instance) {
+        self.running().remove(instance.id());
+        let leaving = self.leaving.clone();
+        leaving.send_modify(|count| *count += 1);
+        tokio::task::spawn_blocking(move || {
+            instance.give_back();
+            leaving.send_modify(|count| *count -= 1);
+        });
+    }
+}
