@@ -24,9 +24,14 @@ impl Builtins {
     /// The folder cannot be made, or a file not written.
     pub fn install(directory: &Path) -> io::Result<Self> {
         sandbox_guests::write_to(directory)?;
-        Ok(Self {
-            directory: directory.to_owned(),
-        })
+        Ok(Self::at(directory))
+    }
+
+    /// The files that [`Builtins::install`] wrote into `directory`.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+        }
     }
 
     /// The names of the functions.

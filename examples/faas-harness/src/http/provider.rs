@@ -3,10 +3,11 @@
 mod deployment;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
+use humantime::format_rfc3339_seconds;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode, Uri};
 use serde::de::DeserializeOwned;
@@ -75,7 +76,7 @@ fn function_status(function: &Function) -> FunctionStatus<'_> {
         invocation_count: function.metrics().invocations(),
         replicas: census.busy + census.idle + census.starting,
         available_replicas: census.busy + census.idle,
-        created_at: rfc3339(function.deployed()),
+        created_at: format_rfc3339_seconds(function.deployed()).to_string(),
     }
 }
 
@@ -182,7 +183,7 @@ fn logs(platform: &Platform, uri: &Uri) -> Result<Reply, Refusal> {
     let tail = query_value(uri, "tail").and_then(|value| value.parse().ok());
     let only = query_value(uri, "instance").filter(|instance| !instance.is_empty());
     let function = find(platform, name)?;
-    let timestamp = rfc3339(SystemTime::now());
+    let timestamp = format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut page = String::new();
     for sandbox in function.sandboxes() {
         if only.is_some_and(|only| only != sandbox.id()) {
@@ -241,52 +242,4 @@ fn query_value<'a>(uri: &'a Uri, field: &str) -> Option<&'a str> {
         .filter_map(|pair| pair.split_once('='))
         .find(|(name, _)| *name == field)
         .map(|(_, value)| value)
-}
-
-/// A time in RFC 3339, in UTC and whole seconds.
-fn rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day so many days after 1970-01-01, by counting years from the first of March, so that the day that
-/// comes and goes is a year's last one.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_rfc_3339_has_them() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (1_763_700_000, "2025-11-21T04:40:00Z"),
-        ] {
-            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
-        }
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use sandbox::SandboxSpec;
 use sandbox::spec::{ContainerGuest, GuestSpec, LinuxGuest, ProcessSpec, UnikernelGuest};
@@ -170,6 +169,7 @@ impl Deployment {
                     rootfs,
                     image,
                     process,
+                    image_name: None,
                     hostname: None,
                     mounts: Vec::new(),
                     writable_root: !self.read_only_root_filesystem,
@@ -213,8 +213,9 @@ fn scale(function: &mut FunctionSpec, labels: &BTreeMap<String, String>) -> Resu
     }
     const IDLE: &str = "com.openfaas.scale.zero-duration";
     if let Some(text) = labels.get(IDLE) {
-        let invalid = || FunctionError::new(format!("labels.{IDLE}"), "must be a time such as 90s, 15m or 1h");
-        function.scale.idle_ms = duration(text).ok_or_else(invalid)?.as_millis() as u64;
+        let invalid = |_| FunctionError::new(format!("labels.{IDLE}"), "must be a time such as 90s, 15m or 1h");
+        let idle = humantime::parse_duration(text).map_err(invalid)?;
+        function.scale.idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
     }
     Ok(())
 }
@@ -237,28 +238,16 @@ fn memory(text: &str) -> Option<u64> {
     bytes.checked_next_multiple_of(PAGE)
 }
 
-/// A time as Go writes it, of one unit.
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok()?;
-    let seconds = match &text[digits.len()..] {
-        "ms" => return Some(Duration::from_millis(number)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    number.checked_mul(seconds).map(Duration::from_secs)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn function(json: &str) -> Result<FunctionSpec, FunctionError> {
-        let directory = std::env::temp_dir().join(format!("faas-builtins-{}", std::process::id()));
-        let builtins = Builtins::install(&directory).unwrap();
-        serde_json::from_str::<Deployment>(json).unwrap().function(&builtins)
+        serde_json::from_str::<Deployment>(json)
+            .unwrap()
+            .function(&Builtins::at("/srv"))
     }
 
     #[test]

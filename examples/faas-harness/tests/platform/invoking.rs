@@ -1,0 +1,131 @@
+//! Requests and the instances that answer them.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+
+use crate::support::{Answer, PATIENCE, Platform, in_namespace, interfaces};
+
+#[test]
+fn a_cold_function_answers_and_its_instance_serves_the_next_request() {
+    in_namespace(|| {
+        let platform = Platform::demo();
+        assert_eq!(
+            platform.get("/function/hello").body,
+            "hello from http-reply\nrequest 1\n"
+        );
+        assert_eq!(platform.get("/invoke").body, "hello from http-reply\nrequest 2\n");
+        assert_eq!(platform.get("/invoke/hello").body, "hello from http-reply\nrequest 3\n");
+        let stats = platform.stats("hello");
+        assert_eq!(stats["running"], 1);
+        assert_eq!(stats["initialisation"]["count"], 1);
+        assert_eq!(stats["execution"]["count"], 3);
+    });
+}
+
+#[test]
+fn a_hundred_concurrent_cold_starts_all_succeed() {
+    in_namespace(|| {
+        let platform = Platform::serve(&[]);
+        platform.deploy("burst", r#", "labels": {"com.openfaas.scale.max": "100"}"#);
+        let address = platform.address;
+        // Each holds its instance until all have one: the connections are there before the first request is sent.
+        let streams: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let clients: Vec<_> = streams
+            .into_iter()
+            .map(|mut stream| {
+                thread::spawn(move || {
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    stream
+                        .write_all(b"GET /function/burst HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                        .unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).unwrap();
+                    answer.starts_with("HTTP/1.1 200")
+                })
+            })
+            .collect();
+        let good = clients
+            .into_iter()
+            .filter_map(|client| client.join().ok())
+            .filter(|good| *good);
+        assert_eq!(good.count(), 100);
+        assert!(platform.end().success());
+        assert_eq!(interfaces(), 1, "only lo is left");
+    });
+}
+
+#[test]
+fn a_thousand_invocations_lose_none() {
+    in_namespace(|| {
+        let platform = Platform::demo();
+        let address = platform.address;
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                thread::spawn(move || {
+                    let request = b"GET /function/hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+                    (0..125).filter(|_| Answer::to(address, request).status == 200).count()
+                })
+            })
+            .collect();
+        let good: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        assert_eq!(good, 1000);
+        assert_eq!(platform.stats("hello")["invocations"], 1000);
+    });
+}
+
+#[test]
+fn instances_booted_ahead_are_there_for_the_first_request() {
+    in_namespace(|| {
+        let platform = Platform::demo();
+        assert_eq!(platform.post("/pre-boot/hello/3", "").json()["started"], 3);
+        assert_eq!(platform.stats("hello")["idle"], 3);
+        platform.get("/function/hello");
+        assert_eq!(platform.stats("hello")["initialisation"]["count"], 3);
+    });
+}
+
+#[test]
+fn a_function_scales_to_zero_when_nobody_calls() {
+    in_namespace(|| {
+        let platform = Platform::serve(&[]);
+        platform.deploy("brief", r#", "labels": {"com.openfaas.scale.zero-duration": "1ms"}"#);
+        assert_eq!(platform.get("/function/brief").status, 200);
+        platform.wait_for("brief", |stats| stats["running"] == 0);
+        assert_eq!(platform.get("/function/brief").status, 200);
+    });
+}
+
+#[test]
+fn warm_instances_stand_by_before_any_request() {
+    in_namespace(|| {
+        let platform = Platform::serve(&[]);
+        platform.deploy("warm", r#", "annotations": {"sandbox.start": "warm"}"#);
+        platform.wait_for("warm", |stats| stats["idle"] == 1);
+        assert_eq!(
+            platform
+                .post("/system/scale-function/warm", r#"{"replicas": 3}"#)
+                .status,
+            202
+        );
+        platform.wait_for("warm", |stats| stats["idle"] == 3);
+        assert_eq!(
+            platform
+                .post("/system/scale-function/warm", r#"{"replicas": 0}"#)
+                .status,
+            202
+        );
+        platform.wait_for("warm", |stats| stats["running"] == 0);
+    });
+}
+
+#[test]
+fn the_end_leaves_no_interface_and_no_request_unanswered() {
+    in_namespace(|| {
+        let platform = Platform::demo();
+        assert_eq!(platform.get("/function/hello").status, 200);
+        assert!(interfaces() > 1);
+        assert!(platform.end().success());
+        assert_eq!(interfaces(), 1, "only lo is left");
+    });
+}
