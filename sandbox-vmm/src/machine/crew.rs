@@ -1,7 +1,9 @@
 //! The vCPU threads of one VM, told together to run, to hold still, or to leave.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use kvm_ioctls::VcpuFd;
 
 use super::kick::Kicker;
 
@@ -26,12 +28,30 @@ pub struct Crew {
     members: Vec<Member>,
 }
 
+/// Work for each held thread, with the number and the KVM object of its vCPU, which no other thread has.
+pub type Errand = Arc<dyn Fn(u32, &VcpuFd) + Send + Sync>;
+
+/// What a thread does while it is held.
+pub trait Held {
+    /// Leaves the vCPU in a state that can be read.
+    fn settle(&mut self);
+
+    /// Does the work.
+    fn run(&mut self, errand: &Errand);
+}
+
 struct Roster {
     order: Order,
     /// Threads that are, or may soon be, in guest code.
     running: usize,
     /// Threads that have not left.
     present: usize,
+    /// Work for the held threads, and its number, by which a thread knows that it has done it.
+    errand: Option<(u64, Errand)>,
+    /// The last errand's number.
+    errands: u64,
+    /// Threads that have yet to do the present one.
+    errand_left: usize,
 }
 
 /// One vCPU thread.
@@ -67,6 +87,9 @@ impl Crew {
                 order: Order::Run,
                 running: size,
                 present: size,
+                errand: None,
+                errands: 0,
+                errand_left: 0,
             }),
             changed: Condvar::new(),
             members: (0..size).map(|_| Member::default()).collect(),
@@ -78,25 +101,56 @@ impl Crew {
         &self.members
     }
 
-    /// For a vCPU thread, before each entry: true when it may run. A thread that is to hold still first calls `settle`,
-    /// which must leave its vCPU in a state that can be read, and then waits here; false when it is to leave.
-    pub fn may_run(&self, settle: impl FnOnce()) -> bool {
+    /// For a vCPU thread, before each entry: true when it may run. A thread that is to hold still settles first, and
+    /// then waits here, and runs errands; false when it is to leave.
+    pub fn may_run(&self, held: &mut dyn Held) -> bool {
         if self.hint.load(Ordering::Acquire) == Order::Run as u8 {
             return true;
         }
         let mut roster = self.lock();
         if roster.order == Order::Hold {
             drop(roster);
-            settle();
+            held.settle();
             roster = self.lock();
             roster.running -= 1;
             self.changed.notify_all();
+            let mut done = roster.errands - u64::from(roster.errand.is_some());
             while roster.order == Order::Hold {
-                roster = self.wait(roster);
+                roster = match roster.errand.clone() {
+                    Some((number, errand)) if number != done => {
+                        drop(roster);
+                        held.run(&errand);
+                        done = number;
+                        self.errand_done()
+                    }
+                    _ => self.wait(roster),
+                };
             }
             roster.running += 1;
         }
         roster.order == Order::Run
+    }
+
+    fn errand_done(&self) -> MutexGuard<'_, Roster> {
+        let mut roster = self.lock();
+        roster.errand_left -= 1;
+        self.changed.notify_all();
+        roster
+    }
+
+    /// Has every held thread do `errand`, and returns when all have. False when they are leaving instead; some may have
+    /// done it then. One at a time, and only while the threads are held.
+    pub fn run_errand(&self, errand: Errand) -> bool {
+        let mut roster = self.lock();
+        roster.errands += 1;
+        roster.errand_left = roster.present;
+        roster.errand = Some((roster.errands, errand));
+        self.changed.notify_all();
+        while roster.errand_left > 0 && roster.order == Order::Hold {
+            roster = self.wait(roster);
+        }
+        roster.errand = None;
+        roster.order == Order::Hold
     }
 
     /// For a vCPU thread: it has left guest code for good. True for the last one.
@@ -159,10 +213,27 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
+    struct Idle;
+
+    impl Held for Idle {
+        fn settle(&mut self) {}
+        fn run(&mut self, _errand: &Errand) {}
+    }
+
+    /// Counts the errands instead of doing them, which would take a vCPU.
+    struct Counting(Arc<AtomicUsize>);
+
+    impl Held for Counting {
+        fn settle(&mut self) {}
+        fn run(&mut self, _errand: &Errand) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     fn spawn(crew: &Arc<Crew>, turns: &Arc<AtomicUsize>) -> thread::JoinHandle<bool> {
         let (crew, turns) = (Arc::clone(crew), Arc::clone(turns));
         thread::spawn(move || {
-            while crew.may_run(|| ()) {
+            while crew.may_run(&mut Idle) {
                 turns.fetch_add(1, Ordering::SeqCst);
                 thread::yield_now();
             }
@@ -192,11 +263,41 @@ mod tests {
     }
 
     #[test]
+    fn every_held_thread_runs_each_errand_once() {
+        let crew = Arc::new(Crew::new(3));
+        let done = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let (crew, done) = (Arc::clone(&crew), Arc::clone(&done));
+                thread::spawn(move || {
+                    while crew.may_run(&mut Counting(Arc::clone(&done))) {
+                        thread::yield_now();
+                    }
+                    crew.depart()
+                })
+            })
+            .collect();
+        let mut expected = 0;
+        for _ in 0..20 {
+            assert!(crew.hold());
+            for _ in 0..2 {
+                assert!(crew.run_errand(Arc::new(|_, _| ())));
+                expected += 3;
+                assert_eq!(done.load(Ordering::SeqCst), expected);
+            }
+            crew.release();
+        }
+        crew.dismiss();
+        assert!(!crew.run_errand(Arc::new(|_, _| ())), "leaving threads run no errand");
+        threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+    }
+
+    #[test]
     fn leaving_is_final() {
         let crew = Arc::new(Crew::new(1));
         crew.dismiss();
         assert!(!crew.hold());
         crew.release();
-        assert!(!crew.may_run(|| ()));
+        assert!(!crew.may_run(&mut Idle));
     }
 }

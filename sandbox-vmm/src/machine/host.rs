@@ -4,8 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_sregs};
+use kvm_bindings::{CpuId, KVM_CAP_XSAVE2, KVM_MAX_CPUID_ENTRIES, kvm_sregs};
 use kvm_ioctls::{Cap, Kvm, VmFd};
+
+use super::msr;
 
 /// The KVM API version that every kernel since 2.6.22 has.
 const KVM_API_VERSION: i32 = 12;
@@ -59,6 +61,9 @@ pub struct KvmHost {
     supported_cpuid: CpuId,
     has_tsc_deadline: bool,
     max_vcpus: usize,
+    scales_tsc: bool,
+    xsave_size: Option<usize>,
+    saved_msrs: OnceLock<Vec<u32>>,
     reset_sregs: OnceLock<kvm_sregs>,
 }
 
@@ -81,6 +86,11 @@ impl KvmHost {
             supported_cpuid,
             has_tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
             max_vcpus: kvm.get_max_vcpus(),
+            scales_tsc: kvm.check_extension(Cap::TscControl),
+            xsave_size: usize::try_from(kvm.check_extension_raw(KVM_CAP_XSAVE2.into()))
+                .ok()
+                .filter(|size| *size > 0),
+            saved_msrs: OnceLock::new(),
             kvm,
             reset_sregs: OnceLock::new(),
         })
@@ -99,6 +109,29 @@ impl KvmHost {
     /// How many vCPUs one VM can have.
     pub fn max_vcpus(&self) -> usize {
         self.max_vcpus
+    }
+
+    /// Whether a guest's TSC can run at another rate than the host's.
+    pub fn scales_tsc(&self) -> bool {
+        self.scales_tsc
+    }
+
+    /// Size of the XSAVE area in bytes, where KVM says it.
+    pub fn xsave_size(&self) -> Option<usize> {
+        self.xsave_size
+    }
+
+    /// The MSRs that belong to a snapshot of this host: found by trying them out on `vcpu` the first time.
+    pub fn saved_msrs(&self, vcpu: &kvm_ioctls::VcpuFd) -> Result<&[u32], KvmError> {
+        if let Some(msrs) = self.saved_msrs.get() {
+            return Ok(msrs);
+        }
+        let listed = self
+            .kvm
+            .get_msr_index_list()
+            .map_err(KvmError::call("KVM_GET_MSR_INDEX_LIST"))?;
+        let readable = msr::readable(vcpu, listed.as_slice())?;
+        Ok(self.saved_msrs.get_or_init(|| readable))
     }
 
     /// A new VM without anything in it.

@@ -1,13 +1,17 @@
 //! The machine: a VM, its vCPUs and its devices.
 
+pub mod clock;
 mod cpu_features;
 pub mod cpuid;
 pub mod crew;
 pub mod host;
 pub mod kick;
+mod msr;
 pub mod probe;
 pub mod vcpu;
+pub mod vcpu_state;
 pub mod vm;
+pub mod vm_state;
 
 use std::sync::{Arc, Mutex};
 

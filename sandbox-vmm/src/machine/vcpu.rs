@@ -11,7 +11,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use sandbox_core::{Exit, FaultReport, Registers};
 
 use super::Machine;
-use super::crew::{Crew, Member};
+use super::crew::{Crew, Errand, Held, Member};
 use super::kick::{KickSignal, Kickable};
 use crate::devices::legacy::{PortEffect, PowerEvent};
 use crate::devices::virtio::Progress;
@@ -90,7 +90,11 @@ impl Vcpu {
         let mut first = boots;
         let mut unfinished = None;
         let end = loop {
-            if !crew.may_run(|| settle(&mut self.fd, &kickable)) {
+            let mut held = HeldVcpu {
+                vcpu: self,
+                kickable: &kickable,
+            };
+            if !crew.may_run(&mut held) {
                 break None;
             }
             let next = match unfinished.take() {
@@ -221,15 +225,28 @@ impl Vcpu {
     }
 }
 
-/// Lets KVM finish what the last exit began (a port read takes its value at the next entry), so that the registers can
-/// be read; executes no further instruction.
-fn settle(fd: &mut VcpuFd, kickable: &Kickable<'_>) {
-    fd.set_kvm_immediate_exit(1);
-    // EINTR is the answer that immediate_exit asks for.
-    let _ = fd.run();
-    kickable.rearm();
-    // The guest's watchdogs are told that it was not running; a guest without kvmclock has nothing to be told.
-    let _ = fd.kvmclock_ctrl();
+/// A vCPU whose thread is to hold still.
+struct HeldVcpu<'a> {
+    vcpu: &'a mut Vcpu,
+    kickable: &'a Kickable<'a>,
+}
+
+impl Held for HeldVcpu<'_> {
+    /// Lets KVM finish what the last exit began (a port read takes its value at the next entry), so that the registers
+    /// can be read; executes no further instruction.
+    fn settle(&mut self) {
+        let fd = &mut self.vcpu.fd;
+        fd.set_kvm_immediate_exit(1);
+        // EINTR is the answer that immediate_exit asks for.
+        let _ = fd.run();
+        self.kickable.rearm();
+        // The guest's watchdogs are told that it was not running; a guest without kvmclock has nothing to be told.
+        let _ = fd.kvmclock_ctrl();
+    }
+
+    fn run(&mut self, errand: &Errand) {
+        errand(self.vcpu.id, &self.vcpu.fd);
+    }
 }
 
 /// Adds one. The counter has one writer, so a plain load and store do.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
 
 use super::host::{KvmError, KvmHost};
 use crate::devices::virtio::InterruptLine;
@@ -12,7 +13,7 @@ use crate::memory::GuestMemory;
 use crate::memory::layout::{KVM_IDENTITY_MAP_START, KVM_TSS_START};
 
 /// What of a PC's timers and interrupt controllers the guest needs in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chipset {
     /// 8259 PIC, IOAPIC and local APICs.
     pub irqchip: bool,
@@ -65,6 +66,10 @@ impl Vm {
     /// The guest's memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    pub(super) fn fd(&self) -> &VmFd {
+        &self.fd
     }
 
     fn add_memory_slots(&self, track_dirty: bool) -> Result<(), KvmError> {

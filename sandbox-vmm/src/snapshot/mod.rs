@@ -1,3 +1,4 @@
 //! Snapshots: what of a sandbox is written, how, and how it comes back.
 
+pub mod bytes;
 pub mod section;
