@@ -5,8 +5,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
+use std::sync::{Mutex, PoisonError};
 
 use super::HugePages;
+use super::extent::{self, Extent};
+use super::layout::PAGE_SIZE;
 
 /// Host addresses are aligned to this, so that guest and host huge pages coincide, in bytes.
 const HUGE_PAGE_SIZE: usize = 2 << 20;
@@ -20,6 +23,9 @@ pub struct HostMapping {
     /// The aligned part that is used.
     start: NonNull<u8>,
     len: usize,
+    huge_pages: HugePages,
+    /// Where files lie over the anonymous pages.
+    overlays: Mutex<Vec<Extent>>,
 }
 
 // SAFETY: the mapping is plain memory owned by this value; whoever reads or writes through the pointer does so with
@@ -61,8 +67,10 @@ impl HostMapping {
             reservation_len,
             start,
             len,
+            huge_pages,
+            overlays: Mutex::new(Vec::new()),
         };
-        mapping.advise(huge_pages)?;
+        mapping.advise()?;
         Ok(mapping)
     }
 
@@ -87,8 +95,8 @@ impl HostMapping {
     /// `file` must never be shortened while the mapping lives (a sealed memfd): reading a page behind its end would
     /// kill the process with SIGBUS.
     pub fn overlay_file(&self, offset: u64, len: u64, file: BorrowedFd<'_>, file_offset: u64) -> io::Result<()> {
-        let end = offset.checked_add(len).filter(|end| *end <= self.len as u64);
-        if end.is_none() || !(offset | len | file_offset).is_multiple_of(super::layout::PAGE_SIZE) {
+        self.check(offset, len)?;
+        if !file_offset.is_multiple_of(PAGE_SIZE) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         // SAFETY: the range was checked to lie inside this mapping, which is private memory of the guest; MAP_FIXED
@@ -105,7 +113,108 @@ impl HostMapping {
         };
         match address {
             libc::MAP_FAILED => Err(io::Error::last_os_error()),
-            _ => Ok(()),
+            _ => {
+                let mut overlays = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
+                *overlays = extent::union(&overlays, &[Extent { offset, len }]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Where files lie over the anonymous pages, which so have content that nobody needs to have touched.
+    pub fn overlays(&self) -> Vec<Extent> {
+        self.overlays.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces everything by fresh zero pages.
+    pub fn clear(&self) -> io::Result<()> {
+        // SAFETY: the range is this mapping's own; MAP_FIXED replaces exactly that. No Rust reference into guest memory
+        // exists (vm-memory uses raw accesses).
+        let address = unsafe {
+            libc::mmap(
+                self.as_ptr().cast(),
+                self.len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        self.overlays.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.advise()
+    }
+
+    /// Writes pages of guest memory to `file` from `position` on.
+    pub fn write_to_file(&self, extent: Extent, file: &File, position: u64) -> io::Result<()> {
+        self.check(extent.offset, extent.len)?;
+        let mut done = 0;
+        while done < extent.len {
+            // SAFETY: the range was checked to lie inside this mapping; the kernel copies from it.
+            let count = unsafe {
+                libc::pwrite(
+                    file.as_raw_fd(),
+                    self.as_ptr().add((extent.offset + done) as usize).cast(),
+                    (extent.len - done) as usize,
+                    (position + done) as libc::off_t,
+                )
+            };
+            done += transferred(count, io::ErrorKind::WriteZero)?;
+        }
+        Ok(())
+    }
+
+    /// Reads pages of guest memory from `file` at `position`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends before.
+    pub fn read_from_file(&self, extent: Extent, file: &File, position: u64) -> io::Result<()> {
+        self.check(extent.offset, extent.len)?;
+        let mut done = 0;
+        while done < extent.len {
+            // SAFETY: the range was checked to lie inside this mapping, to which no Rust reference exists; the kernel
+            // copies into it.
+            let count = unsafe {
+                libc::pread(
+                    file.as_raw_fd(),
+                    self.as_ptr().add((extent.offset + done) as usize).cast(),
+                    (extent.len - done) as usize,
+                    (position + done) as libc::off_t,
+                )
+            };
+            done += transferred(count, io::ErrorKind::UnexpectedEof)?;
+        }
+        Ok(())
+    }
+
+    /// What is left of `extents` without the pages that are zero throughout.
+    pub fn without_zero_pages(&self, extents: &[Extent]) -> Vec<Extent> {
+        let mut left = Vec::new();
+        for extent in extents {
+            for offset in (extent.offset..extent.end()).step_by(PAGE_SIZE as usize) {
+                if self.check(offset, PAGE_SIZE).is_ok() && !self.is_zero_page(offset) {
+                    extent::push_page(&mut left, offset);
+                }
+            }
+        }
+        left
+    }
+
+    fn is_zero_page(&self, offset: u64) -> bool {
+        static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+        // SAFETY: the caller has checked that the page lies inside this mapping; a comparison by the C library makes no
+        // reference into guest memory.
+        unsafe { libc::memcmp(self.as_ptr().add(offset as usize).cast(), ZEROS.as_ptr().cast(), ZEROS.len()) == 0 }
+    }
+
+    /// Whether a range of whole pages lies inside.
+    fn check(&self, offset: u64, len: u64) -> io::Result<()> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.len as u64);
+        match end.is_some() && (offset | len).is_multiple_of(PAGE_SIZE) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         }
     }
 
@@ -113,10 +222,7 @@ impl HostMapping {
     /// lost: they read as zero afterwards, or as the file that was laid over them, and take no memory until they are
     /// touched again.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        let end = offset.checked_add(len).filter(|end| *end <= self.len as u64);
-        if end.is_none() || !(offset | len).is_multiple_of(super::layout::PAGE_SIZE) {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
+        self.check(offset, len)?;
         // SAFETY: the range was checked to lie inside this mapping. The memory stays mapped, and no Rust reference into
         // guest memory exists that could see it change.
         let result = unsafe {
@@ -131,31 +237,47 @@ impl HostMapping {
 
     /// How many bytes of the mapping are backed by host memory now, swapped-out pages included.
     pub fn resident_bytes(&self) -> io::Result<u64> {
-        /// `/proc/self/pagemap` has one of these per page.
-        const ENTRY_SIZE: usize = 8;
-        const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
-        let pagemap = File::open("/proc/self/pagemap")?;
-        let page_size = super::layout::PAGE_SIZE;
-        let mut entries = vec![0; 4096 * ENTRY_SIZE];
-        let mut offset = (self.as_ptr() as u64 / page_size) * ENTRY_SIZE as u64;
-        let mut left = self.len / page_size as usize * ENTRY_SIZE;
         let mut backed = 0;
-        while left > 0 {
-            let size = left.min(entries.len());
-            pagemap.read_exact_at(&mut entries[..size], offset)?;
-            let words = entries[..size].as_chunks::<ENTRY_SIZE>().0;
-            backed += words
-                .iter()
-                .filter(|word| u64::from_le_bytes(**word) & PRESENT_OR_SWAPPED != 0)
-                .count() as u64;
-            offset += size as u64;
-            left -= size;
-        }
-        Ok(backed * page_size)
+        self.for_each_page(|_, page| backed += u64::from(page & (PAGE_PRESENT | PAGE_SWAPPED) != 0))?;
+        Ok(backed * PAGE_SIZE)
     }
 
-    fn advise(&self, huge_pages: HugePages) -> io::Result<()> {
-        let advice = match huge_pages {
+    /// The pages that are this mapping's own: written, or at least touched where no file lies over them.
+    pub fn private_pages(&self) -> io::Result<Vec<Extent>> {
+        let mut private = Vec::new();
+        self.for_each_page(|offset, page| {
+            let own = page & PAGE_SWAPPED != 0 || page & (PAGE_PRESENT | PAGE_OF_FILE) == PAGE_PRESENT;
+            if own {
+                extent::push_page(&mut private, offset);
+            }
+        })?;
+        Ok(private)
+    }
+
+    /// Gives what `/proc/self/pagemap` says of each page, with the page's offset.
+    fn for_each_page(&self, mut look: impl FnMut(u64, u64)) -> io::Result<()> {
+        /// It has one of these per page.
+        const ENTRY_SIZE: usize = 8;
+        let pagemap = File::open("/proc/self/pagemap")?;
+        let mut entries = vec![0; 4096 * ENTRY_SIZE];
+        let mut position = (self.as_ptr() as u64 / PAGE_SIZE) * ENTRY_SIZE as u64;
+        let mut left = self.len / PAGE_SIZE as usize * ENTRY_SIZE;
+        let mut offset = 0;
+        while left > 0 {
+            let size = left.min(entries.len());
+            pagemap.read_exact_at(&mut entries[..size], position)?;
+            for word in entries[..size].as_chunks::<ENTRY_SIZE>().0 {
+                look(offset, u64::from_le_bytes(*word));
+                offset += PAGE_SIZE;
+            }
+            position += size as u64;
+            left -= size;
+        }
+        Ok(())
+    }
+
+    fn advise(&self) -> io::Result<()> {
+        let advice = match self.huge_pages {
             HugePages::Never => libc::MADV_NOHUGEPAGE,
             HugePages::Transparent => libc::MADV_HUGEPAGE,
         };
@@ -174,5 +296,22 @@ impl Drop for HostMapping {
     fn drop(&mut self) {
         // SAFETY: the reservation was made by this value and nothing uses it any more.
         unsafe { libc::munmap(self.reservation.as_ptr().cast(), self.reservation_len) };
+    }
+}
+
+/// Bits of an entry of `/proc/self/pagemap` (kernel documentation, admin-guide/mm/pagemap.rst).
+const PAGE_PRESENT: u64 = 1 << 63;
+const PAGE_SWAPPED: u64 = 1 << 62;
+const PAGE_OF_FILE: u64 = 1 << 61;
+
+/// What a read or write returned: bytes, or an error. None at all would go on for ever, and is `nothing`.
+fn transferred(count: isize, nothing: io::ErrorKind) -> io::Result<u64> {
+    match u64::try_from(count) {
+        Ok(0) => Err(nothing.into()),
+        Ok(count) => Ok(count),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            error => Err(error),
+        },
     }
 }

@@ -1,16 +1,21 @@
-//! Guest memory: one private anonymous mapping per guest, cut into vm-memory regions.
+//! Guest memory: one private mapping per guest, cut into vm-memory regions.
 
+pub mod extent;
+pub mod image;
 pub mod layout;
 mod mapping;
+pub(crate) mod sealed;
 
 use std::io;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
+use extent::Extent;
+use image::MemoryImage;
 use layout::{PAGE_SIZE, RamRange};
 pub use mapping::HostMapping;
 
@@ -58,6 +63,8 @@ struct Inner {
     ram: GuestRam,
     mapping: HostMapping,
     ranges: Vec<RamRange>,
+    /// What it was made from, or was frozen as the last time.
+    image: Mutex<Option<Arc<MemoryImage>>>,
 }
 
 impl GuestMemory {
@@ -76,7 +83,49 @@ impl GuestMemory {
             start: 0,
             source: source.into(),
         })?;
-        Ok(Self(Arc::new(Inner { ram, mapping, ranges })))
+        Ok(Self(Arc::new(Inner {
+            ram,
+            mapping,
+            ranges,
+            image: Mutex::new(None),
+        })))
+    }
+
+    /// Maps `size` bytes with the content of `image`: a page is the guest's own from the first write on.
+    pub fn from_image(
+        size: u64,
+        image: &Arc<MemoryImage>,
+        huge_pages: HugePages,
+        track_dirty: bool,
+    ) -> Result<Self, MemoryError> {
+        let memory = Self::new(size, huge_pages, track_dirty)?;
+        image
+            .lay_over(memory.mapping())
+            .map_err(|source| MemoryError::Map { size, source })?;
+        memory.set_image(image);
+        Ok(memory)
+    }
+
+    /// What it was made from, or was frozen as the last time.
+    pub fn image(&self) -> Option<Arc<MemoryImage>> {
+        self.0.image.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The pages that are this guest's own, beside its image.
+    pub fn private_pages(&self) -> io::Result<Vec<Extent>> {
+        self.mapping().private_pages()
+    }
+
+    /// Gives the guest's own pages up for the same content in `image`.
+    fn rebase(&self, image: &Arc<MemoryImage>) -> io::Result<()> {
+        self.mapping().clear()?;
+        image.lay_over(self.mapping())?;
+        self.set_image(image);
+        Ok(())
+    }
+
+    fn set_image(&self, image: &Arc<MemoryImage>) {
+        *self.0.image.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(image));
     }
 
     /// The RAM ranges, lowest first.

@@ -9,10 +9,10 @@ use std::sync::OnceLock;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::extents::{BLOCK_SIZE, Extent, backing_offset, page_extents, without_holes};
-use super::sealed::{self, View};
 use crate::boot::error::BootError;
 use crate::boot::image::{Segment, Source};
 use crate::memory::GuestMemory;
+use crate::memory::sealed::{self, View};
 
 /// Contents up to this size are kept as bytes and copied, larger ones mapped: below it the copy is cheaper than the
 /// system call and the page faults of the mapping.
@@ -122,7 +122,7 @@ impl Content {
     fn read_pages(source: Source<'_>, segments: &[Segment]) -> Result<Self, BootError> {
         let extents = page_extents(segments);
         let size: u64 = extents.iter().map(|extent| extent.len).sum();
-        let file = sealed::create(size).map_err(BootError::Store)?;
+        let file = sealed::create(c"sandbox-kernel", size).map_err(BootError::Store)?;
         let mut filled = vec![false; size.div_ceil(BLOCK_SIZE) as usize];
         for segment in segments {
             let offset = backing_offset(&extents, segment.address);

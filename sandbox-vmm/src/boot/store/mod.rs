@@ -10,7 +10,6 @@ mod extents;
 mod identity;
 mod initrd;
 mod kernel;
-mod sealed;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,6 @@
 //! A file in memory that nobody can change or shorten.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -11,7 +12,7 @@ const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEA
 
 /// A sealed file as memory of this process.
 #[derive(Debug)]
-pub(super) struct View {
+pub(crate) struct View {
     start: NonNull<u8>,
     len: usize,
 }
@@ -23,7 +24,7 @@ unsafe impl Sync for View {}
 
 impl View {
     /// Maps the whole of `file`, which must be sealed; its pages are looked up now, not one by one later.
-    pub(super) fn new(file: &File) -> io::Result<Self> {
+    pub(crate) fn new(file: &File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let address = unsafe {
@@ -43,7 +44,7 @@ impl View {
     }
 
     /// The file's content.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping is `len` readable bytes for as long as this value, and the seals forbid that they change
         // or that the file becomes shorter.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
@@ -57,12 +58,12 @@ impl Drop for View {
     }
 }
 
-/// Makes a memory file of `len` zero bytes that can still be written.
-pub(super) fn create(len: u64) -> io::Result<File> {
+/// Makes a memory file of `len` zero bytes that can still be written; `/proc` shows it by `name`.
+pub(crate) fn create(name: &CStr, len: u64) -> io::Result<File> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    let file = match memfd(flags | libc::MFD_NOEXEC_SEAL) {
+    let file = match memfd(name, flags | libc::MFD_NOEXEC_SEAL) {
         // Linux before 6.3 does not know the flag.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => memfd(flags)?,
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => memfd(name, flags)?,
         result => result?,
     };
     file.set_len(len)?;
@@ -70,7 +71,7 @@ pub(super) fn create(len: u64) -> io::Result<File> {
 }
 
 /// Forbids every further change.
-pub(super) fn seal(file: &File) -> io::Result<()> {
+pub(crate) fn seal(file: &File) -> io::Result<()> {
     // SAFETY: the call has no pointer arguments; the descriptor is open for as long as `file`.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } {
         -1 => Err(io::Error::last_os_error()),
@@ -78,9 +79,9 @@ pub(super) fn seal(file: &File) -> io::Result<()> {
     }
 }
 
-fn memfd(flags: libc::c_uint) -> io::Result<File> {
-    // SAFETY: the name is a NUL-terminated string that lives for the whole program.
-    let descriptor = unsafe { libc::memfd_create(c"sandbox-kernel".as_ptr(), flags) };
+fn memfd(name: &CStr, flags: libc::c_uint) -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated string that lives for the call.
+    let descriptor = unsafe { libc::memfd_create(name.as_ptr(), flags) };
     match descriptor {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: the descriptor was just made and belongs to nobody else.
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_sealed_file_can_be_neither_written_nor_resized() {
-        let file = create(4096).unwrap();
+        let file = create(c"test", 4096).unwrap();
         file.write_all_at(b"kernel", 0).unwrap();
         seal(&file).unwrap();
         assert!(file.write_all_at(b"x", 0).is_err());

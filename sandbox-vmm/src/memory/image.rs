@@ -1,0 +1,284 @@
+//! Guest memory that nobody can change any more, and that any number of guests have as theirs until they write.
+//!
+//! The pages stand in sealed memory files, each part of which is mapped privately at its place. What no part holds is
+//! zero and stays anonymous memory: a page that a guest touches there costs one page, and not one in the file besides.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::extent::{self, Extent};
+use super::layout::PAGE_SIZE;
+use super::sealed;
+use super::{GuestMemory, HostMapping};
+
+/// Most mappings that an image of one file is cut into. Each takes part of what a process has (65,530 unless the host
+/// says otherwise), and a few hundred instructions per clone; what a coarser cut costs is memory that is touched in a
+/// gap.
+const MAX_RUNS: usize = 8;
+/// Most parts of an image in several files.
+const MAX_PARTS: usize = 20;
+
+/// Frozen content of a guest's memory.
+#[derive(Debug, Default)]
+pub struct MemoryImage {
+    /// In order, and apart.
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    place: Extent,
+    file: Arc<File>,
+    file_offset: u64,
+}
+
+/// An image that is being filled.
+#[derive(Debug)]
+pub struct ImageWriter {
+    runs: Vec<Extent>,
+    file: File,
+}
+
+impl ImageWriter {
+    /// Room for `extents`, in order; what is not written stays zero.
+    pub fn new(extents: &[Extent]) -> io::Result<Self> {
+        let runs = extent::coarsen(extents, MAX_RUNS);
+        let file = sealed::create(c"sandbox-memory", extent::total(&runs))?;
+        Ok(Self { runs, file })
+    }
+
+    /// The file, and where in it the page at `offset` of guest memory stands; `None` if there is no room for it.
+    pub fn place(&self, offset: u64) -> Option<(&File, u64)> {
+        let mut before = 0;
+        for run in &self.runs {
+            if (run.offset..run.end()).contains(&offset) {
+                return Some((&self.file, before + (offset - run.offset)));
+            }
+            before += run.len;
+        }
+        None
+    }
+
+    /// The image, which does not change any more.
+    pub fn finish(self) -> io::Result<MemoryImage> {
+        sealed::seal(&self.file)?;
+        Ok(MemoryImage {
+            parts: parts(&self.runs, &Arc::new(self.file)),
+        })
+    }
+}
+
+/// Parts that stand one behind the other in `file`.
+fn parts(runs: &[Extent], file: &Arc<File>) -> Vec<Part> {
+    let mut file_offset = 0;
+    let part = |run: &Extent| {
+        let part = Part {
+            place: *run,
+            file: Arc::clone(file),
+            file_offset,
+        };
+        file_offset += run.len;
+        part
+    };
+    runs.iter().map(part).collect()
+}
+
+impl MemoryImage {
+    /// Freezes a guest's memory, which nobody may write meanwhile, and gives it back to the guest as the image's
+    /// private view. What was frozen before and not written since is shared with the earlier image.
+    ///
+    /// # Errors
+    /// The host has no memory for the copy, and the guest is as it was; or, behind the copy, no room for a mapping, and
+    /// the guest's memory is lost.
+    pub fn freeze(memory: &GuestMemory) -> Result<Arc<Self>, FreezeError> {
+        let private = memory.private_pages().map_err(FreezeError::Copy)?;
+        let image = match memory.image() {
+            Some(base) if private.is_empty() => return Ok(base),
+            Some(base) => base.with_changes(memory, &private),
+            None => Self::whole(memory, &private),
+        };
+        let image = Arc::new(image.map_err(FreezeError::Copy)?);
+        memory.rebase(&image).map_err(FreezeError::Map)?;
+        Ok(image)
+    }
+
+    /// Host memory that it may take, in bytes.
+    pub fn size(&self) -> u64 {
+        self.parts.iter().map(|part| part.place.len).sum()
+    }
+
+    /// Where it has content.
+    pub fn extents(&self) -> Vec<Extent> {
+        self.parts.iter().map(|part| part.place).collect()
+    }
+
+    /// Lays it over a mapping that is fresh.
+    pub(super) fn lay_over(&self, mapping: &HostMapping) -> io::Result<()> {
+        for part in &self.parts {
+            let Extent { offset, len } = part.place;
+            mapping.overlay_file(offset, len, part.file.as_fd(), part.file_offset)?;
+        }
+        Ok(())
+    }
+
+    fn whole(memory: &GuestMemory, private: &[Extent]) -> io::Result<Self> {
+        let mapping = memory.mapping();
+        let content = mapping.without_zero_pages(&extent::union(&mapping.overlays(), private));
+        let writer = ImageWriter::new(&content)?;
+        copy(mapping, &content, &writer)?;
+        writer.finish()
+    }
+
+    /// This image with other pages in some places: as further parts, as long as these are few and small.
+    fn with_changes(&self, memory: &GuestMemory, changed: &[Extent]) -> io::Result<Self> {
+        let runs = extent::coarsen(changed, MAX_RUNS);
+        let few = self.parts.len() + 2 * runs.len() <= MAX_PARTS;
+        if !few || 2 * extent::total(&runs) > self.size() {
+            return Self::whole(memory, changed);
+        }
+        let mapping = memory.mapping();
+        let writer = ImageWriter::new(&runs)?;
+        copy(mapping, &mapping.without_zero_pages(&runs), &writer)?;
+        let changes = writer.finish()?;
+        let mut parts: Vec<Part> = self.parts.iter().flat_map(|part| part.without(&runs)).collect();
+        parts.extend(changes.parts);
+        parts.sort_unstable_by_key(|part| part.place.offset);
+        Ok(Self { parts })
+    }
+}
+
+impl Part {
+    /// What is left of it beside `runs`.
+    fn without(&self, runs: &[Extent]) -> Vec<Part> {
+        let mut left = Vec::new();
+        let mut from = self.place.offset;
+        let mut keep = |from: u64, to: u64| {
+            if from < to {
+                left.push(Part {
+                    place: Extent {
+                        offset: from,
+                        len: to - from,
+                    },
+                    file: Arc::clone(&self.file),
+                    file_offset: self.file_offset + (from - self.place.offset),
+                });
+            }
+        };
+        for run in runs {
+            keep(from, run.offset.min(self.place.end()));
+            from = from.max(run.end());
+        }
+        keep(from, self.place.end());
+        left
+    }
+}
+
+/// Copies pages of a guest to their places.
+fn copy(mapping: &HostMapping, extents: &[Extent], writer: &ImageWriter) -> io::Result<()> {
+    for extent in extents {
+        let (file, position) = writer.place(extent.offset).ok_or(io::ErrorKind::InvalidInput)?;
+        mapping.write_to_file(*extent, file, position)?;
+    }
+    Ok(())
+}
+
+/// Why guest memory could not be frozen.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// It could not be copied; the guest is as it was.
+    #[error("the guest's memory cannot be copied")]
+    Copy(#[source] io::Error),
+    /// The copy could not be mapped in its place; the guest cannot go on.
+    #[error("the guest's frozen memory cannot be mapped")]
+    Map(#[source] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::super::HugePages;
+    use super::*;
+
+    const SIZE: u64 = 4 << 20;
+
+    fn write(memory: &GuestMemory, page: u64, value: u8) {
+        memory.write_obj(value, GuestAddress(page * PAGE_SIZE)).unwrap();
+    }
+
+    fn read(memory: &GuestMemory, page: u64) -> u8 {
+        memory.read_obj(GuestAddress(page * PAGE_SIZE)).unwrap()
+    }
+
+    fn clone_of(image: &Arc<MemoryImage>) -> GuestMemory {
+        GuestMemory::from_image(SIZE, image, HugePages::Never, false).unwrap()
+    }
+
+    #[test]
+    fn parent_and_clones_share_what_they_do_not_write() {
+        let parent = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        write(&parent, 3, 1);
+        write(&parent, 900, 2);
+        let image = MemoryImage::freeze(&parent).unwrap();
+        assert_eq!(image.size(), 2 * PAGE_SIZE);
+        let clones = [clone_of(&image), clone_of(&image)];
+        write(&clones[0], 3, 11);
+        write(&clones[0], 500, 12);
+        write(&parent, 900, 22);
+        assert_eq!((read(&parent, 3), read(&parent, 900), read(&parent, 500)), (1, 22, 0));
+        assert_eq!((read(&clones[0], 3), read(&clones[0], 900)), (11, 2));
+        assert_eq!((read(&clones[1], 3), read(&clones[1], 500)), (1, 0));
+        assert_eq!(extent::total(&clones[0].private_pages().unwrap()), 2 * PAGE_SIZE);
+    }
+
+    #[test]
+    fn clones_of_clones_carry_what_was_written_on_the_way() {
+        let mut memory = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        for page in 0..200 {
+            write(&memory, page, 1);
+        }
+        for generation in 0..30u8 {
+            let image = MemoryImage::freeze(&memory).unwrap();
+            assert!(image.parts.len() <= MAX_PARTS, "{} parts", image.parts.len());
+            let again = MemoryImage::freeze(&memory).unwrap();
+            assert!(Arc::ptr_eq(&image, &again), "nothing was written");
+            memory = clone_of(&image);
+            // One in the midst of the image, one in a gap; every third time a page becomes zero again.
+            write(&memory, u64::from(generation) * 6, if generation % 3 == 0 { 0 } else { generation });
+            write(&memory, 300 + u64::from(generation) * 7, generation + 1);
+        }
+        for generation in 0..30u8 {
+            let expected = if generation % 3 == 0 { 0 } else { generation };
+            assert_eq!(read(&memory, u64::from(generation) * 6), expected, "{generation}");
+            assert_eq!(read(&memory, 300 + u64::from(generation) * 7), generation + 1);
+        }
+        assert_eq!(read(&memory, 199), 1);
+    }
+
+    #[test]
+    fn pages_of_a_mapped_file_belong_to_the_image_though_nobody_touched_them() {
+        let file = sealed::create(c"test", 2 * PAGE_SIZE).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[9; 2 * PAGE_SIZE as usize], 0).unwrap();
+        sealed::seal(&file).unwrap();
+        let parent = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        parent
+            .mapping()
+            .overlay_file(10 * PAGE_SIZE, 2 * PAGE_SIZE, file.as_fd(), 0)
+            .unwrap();
+        let image = MemoryImage::freeze(&parent).unwrap();
+        assert_eq!(image.size(), 2 * PAGE_SIZE);
+        assert_eq!(read(&clone_of(&image), 11), 9);
+    }
+
+    #[test]
+    fn untouched_memory_of_a_clone_takes_no_page_of_the_file() {
+        let parent = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        write(&parent, 0, 1);
+        let image = MemoryImage::freeze(&parent).unwrap();
+        let clone = clone_of(&image);
+        write(&clone, 700, 5);
+        assert_eq!(image.parts[0].file.metadata().unwrap().len(), PAGE_SIZE);
+    }
+}
