@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use sandbox_core::timeline::Recorder;
+use sandbox_core::timeline::CpuClock;
 use sandbox_core::{Backend, ConsoleLog, Error, Phase, Probe, RestoreOptions, Restored, Result, Sandbox, SandboxSpec};
 
-use crate::assemble::{self, Library, Prepared};
+use crate::assemble::{self, Prepared};
 use crate::dialect;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
 use crate::machine::probe;
 use crate::sandbox::confinement::Unconfined;
 use crate::sandbox::life::Life;
+use crate::sandbox::shared::Shared;
 use crate::sandbox::{CAPABILITIES, KvmSandbox, Outlets};
 
 /// How the KVM backend is set up.
@@ -39,13 +39,7 @@ impl Default for KvmOptions {
 }
 
 /// Makes micro-VMs on the host's KVM.
-pub struct KvmBackend {
-    host: KvmHost,
-    library: Library,
-    kick_signal: KickSignal,
-    cpu_timeline: bool,
-    created: AtomicU64,
-}
+pub struct KvmBackend(Arc<Shared>);
 
 impl KvmBackend {
     /// Opens KVM and claims the kick signal.
@@ -53,13 +47,10 @@ impl KvmBackend {
     /// # Errors
     /// No KVM, no right to it, or a signal that is in use; each names its remedy.
     pub fn open(options: &KvmOptions) -> Result<Self> {
-        Ok(Self {
-            host: KvmHost::open(&options.device)?,
-            library: Library::default(),
-            kick_signal: KickSignal::claim(options.kick_signal)?,
-            cpu_timeline: options.cpu_timeline,
-            created: AtomicU64::new(0),
-        })
+        let host = KvmHost::open(&options.device)?;
+        let kick_signal = KickSignal::claim(options.kick_signal)?;
+        let cpu_clock = options.cpu_timeline.then_some(process_cpu_nanoseconds as CpuClock);
+        Ok(Self(Arc::new(Shared::new(host, kick_signal, cpu_clock))))
     }
 
     /// Reads kernel and initrd of `spec` into the backend's store, so that the first sandbox made of them does not have
@@ -69,14 +60,7 @@ impl KvmBackend {
     /// Anything wrong with the spec or the files.
     pub fn preload(&self, spec: &SandboxSpec) -> Result<()> {
         spec.validate()?;
-        self.library.preload(&dialect::select(spec)?.plan(spec)?)
-    }
-
-    fn name_for(&self, spec: &SandboxSpec) -> String {
-        let number = self.created.fetch_add(1, Ordering::Relaxed);
-        spec.id
-            .clone()
-            .unwrap_or_else(|| format!("vm-{}-{number}", std::process::id()))
+        self.0.library.preload(&dialect::select(spec)?.plan(spec)?)
     }
 }
 
@@ -93,8 +77,8 @@ impl Backend for KvmBackend {
         };
         probe
             .facts
-            .push(("max_vcpus".to_owned(), self.host.max_vcpus().to_string()));
-        match probe::try_instructions(&self.host) {
+            .push(("max_vcpus".to_owned(), self.0.host.max_vcpus().to_string()));
+        match probe::try_instructions(&self.0.host) {
             Ok(probe::Findings { missing }) if missing.is_empty() => {
                 probe.facts.push(("kvm".to_owned(), "complete".to_owned()));
             }
@@ -115,18 +99,19 @@ impl Backend for KvmBackend {
     }
 
     fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
-        let cpu_clock = self.cpu_timeline.then_some(process_cpu_nanoseconds as _);
-        let recorder = Arc::new(Recorder::start(cpu_clock));
+        let shared = &self.0;
+        let recorder = shared.recorder();
         let Prepared {
             draft,
             opened,
             readiness,
-        } = assemble::open(&self.host, &self.library, spec)?;
-        let outlets = Outlets::new(recorder, ConsoleLog::new(console_capacity(spec)));
-        let parts = assemble::assemble(&self.host, &self.library, spec, &draft, opened, &outlets)?;
+        } = assemble::open(&shared.host, &shared.library, spec)?;
+        let name = shared.claim_name(spec.id.as_deref())?;
+        let outlets = Outlets::new(recorder, ConsoleLog::new(assemble::console_capacity(spec)));
+        let parts = assemble::assemble(&shared.host, &shared.library, spec, &draft, opened, &outlets)?;
         outlets.recorder.record(Phase::Created);
-        let life = Life::new(outlets, parts.assembly, self.kick_signal, Arc::new(Unconfined));
-        let sandbox = KvmSandbox::new(self.name_for(spec), life, readiness, parts.counters);
+        let life = Life::new(outlets, parts.assembly, shared.kick_signal, Arc::new(Unconfined));
+        let sandbox = KvmSandbox::new(Arc::clone(shared), name, life, readiness, parts.counters);
         Ok(Box::new(sandbox))
     }
 
@@ -134,11 +119,6 @@ impl Backend for KvmBackend {
         let context = "micro-VMs cannot be restored yet";
         Err(Error::new(sandbox_core::ErrorKind::Unsupported, context))
     }
-}
-
-/// How much console output is kept, in bytes.
-fn console_capacity(spec: &SandboxSpec) -> usize {
-    usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX)
 }
 
 /// Processor time of all threads of this process, in nanoseconds.

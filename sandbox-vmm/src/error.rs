@@ -5,9 +5,12 @@ use std::io;
 use sandbox_core::{Error, ErrorKind};
 
 use crate::boot::{BootError, Subject};
+use crate::devices::persist::DevicesError;
+use crate::devices::virtio::RestoreError;
 use crate::machine::cpuid::CpuidError;
 use crate::machine::host::KvmError;
 use crate::machine::kick::KickError;
+use crate::machine::vcpu_state::VcpuStateError;
 use crate::memory::MemoryError;
 
 impl From<KvmError> for Error {
@@ -49,6 +52,27 @@ impl From<MemoryError> for Error {
             MemoryError::Region { .. } => ErrorKind::HostFailure,
         };
         with_cause(kind, error).with_field("memory")
+    }
+}
+
+impl From<VcpuStateError> for Error {
+    fn from(error: VcpuStateError) -> Self {
+        match error {
+            VcpuStateError::Kvm(error) => error.into(),
+            VcpuStateError::Nested => with_cause(ErrorKind::Unsupported, error),
+            _ => with_cause(ErrorKind::Incompatible, error),
+        }
+    }
+}
+
+impl From<DevicesError> for Error {
+    fn from(error: DevicesError) -> Self {
+        let kind = match &error.source {
+            RestoreError::Activate(_) => ErrorKind::HostFailure,
+            RestoreError::DiskSize { .. } => ErrorKind::InvalidSpec,
+            _ => ErrorKind::Corrupt,
+        };
+        with_cause(kind, error)
     }
 }
 

@@ -9,6 +9,7 @@ mod disk;
 mod network;
 mod opened;
 mod others;
+mod revive;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::acpi::{AcpiConfig, EventDevice, GENERATION_ID_START, TableCache, Virt
 use crate::boot::cmdline::{CommandLine, virtio_mmio_token};
 use crate::boot::store::{InitrdStore, KernelStore, Placement, StoredInitrd, StoredKernel};
 use crate::boot::{self, BootError, BootParameters, Entry, Protocol};
-use crate::devices::legacy::{LegacyDevices, SERIAL_GSI};
+use crate::devices::legacy::{LegacyDevices, PortMap, SERIAL_GSI};
 use crate::devices::mmio_bus::MmioBus;
 use crate::dialect::{BootPlan, Discovery};
 use crate::error::{BootFields, boot_error, with_cause};
@@ -39,8 +40,10 @@ use crate::memory::{GuestMemory, HugePages};
 use crate::random::random_bytes;
 use crate::sandbox::life::Assembly;
 use crate::sandbox::{Counters, Outlets};
+use crate::snapshot::saved::Origin;
 use devices::{DeviceSet, EVENT_GSI, Slot};
-pub use opened::{Opened, Prepared, open};
+pub use opened::{OpenDevices, Opened, Prepared, open, open_devices};
+pub use revive::{MemorySource, Revival, Revived, revive};
 
 /// Guests below this have small pages unless the spec says otherwise, in bytes.
 const SMALL_GUEST: u64 = 64 << 20;
@@ -136,7 +139,7 @@ pub fn assemble(
 
     let vm = host.create_vm()?;
     recorder.record(Phase::VmCreated);
-    let huge_pages = huge_pages(spec, plan);
+    let huge_pages = huge_pages_of(spec, plan.dense_memory);
     let memory = GuestMemory::new(spec.memory, huge_pages, spec.track_dirty)?;
     let vm = Arc::new(Vm::new(vm, memory.clone(), plan.chipset, spec.track_dirty)?);
     recorder.record(Phase::MemoryMapped);
@@ -150,17 +153,7 @@ pub fn assemble(
     };
     let entry = load(&memory, plan, draft.protocol, &handover, &library.tables)?;
     recorder.record(Phase::KernelLoaded);
-    let console = Arc::clone(&outlets.console);
-    let serial_line = Box::new(GsiLine::new(Arc::clone(&vm), SERIAL_GSI));
-    let ports = LegacyDevices::new(Arc::clone(&console), serial_line, plan.ports);
-    let mut machine = Machine {
-        ports,
-        mmio: MmioBus::default(),
-        devices: Vec::new(),
-        console,
-        software_kvm: host.is_software(),
-        vm,
-    };
+    let mut machine = new_machine(host, vm, plan.ports, outlets);
     let counters = devices.install(&mut machine, &draft.slots);
     recorder.record(Phase::DevicesReady);
     let vcpus = vcpus(&machine.vm, spec.vcpus, &draft.cpuid, plan.firmware_msrs)?;
@@ -171,12 +164,40 @@ pub fn assemble(
             machine,
             vcpus,
             deadline: spec.limits.deadline_ms.map(Duration::from_millis),
+            origin: Origin {
+                spec: spec.clone(),
+                chipset: plan.chipset,
+                ports: plan.ports,
+                renewal: plan.renewal,
+                dense_memory: plan.dense_memory,
+            },
+            revived: None,
         },
         counters,
     })
 }
 
-fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> {
+/// A machine with the devices at fixed ports, and no others.
+fn new_machine(host: &KvmHost, vm: Arc<Vm>, ports: PortMap, outlets: &Outlets) -> Machine {
+    let console = Arc::clone(&outlets.console);
+    let serial_line = Box::new(GsiLine::new(Arc::clone(&vm), SERIAL_GSI));
+    Machine {
+        ports: LegacyDevices::new(Arc::clone(&console), serial_line, ports),
+        mmio: MmioBus::default(),
+        devices: Vec::new(),
+        console,
+        software_kvm: host.is_software(),
+        vm,
+    }
+}
+
+/// How much console output is kept, in bytes.
+pub fn console_capacity(spec: &SandboxSpec) -> usize {
+    usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX)
+}
+
+/// Refuses what this host and this home of micro-VMs cannot hold.
+pub fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> {
     if spec.isolation == Isolation::Worker {
         let context = "there is no worker process for micro-VMs yet; say in_process for guests that you trust";
         return Err(Error::unsupported("isolation", context));
@@ -238,11 +259,11 @@ fn command_line(plan: &BootPlan<'_>, kernel: &StoredKernel, slots: &[Slot]) -> R
     CommandLine::new(&plan.cmdline, &tokens, limit).map_err(|error| boot_error(error, &fields(plan)))
 }
 
-fn huge_pages(spec: &SandboxSpec, plan: &BootPlan<'_>) -> HugePages {
+fn huge_pages_of(spec: &SandboxSpec, dense_memory: bool) -> HugePages {
     match spec.huge_pages {
         HugePagesSpec::Never => HugePages::Never,
         HugePagesSpec::Transparent => HugePages::Transparent,
-        HugePagesSpec::Auto if plan.dense_memory && spec.memory >= SMALL_GUEST => HugePages::Transparent,
+        HugePagesSpec::Auto if dense_memory && spec.memory >= SMALL_GUEST => HugePages::Transparent,
         HugePagesSpec::Auto => HugePages::Never,
     }
 }

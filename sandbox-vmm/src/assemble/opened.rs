@@ -72,7 +72,8 @@ pub fn open<'a>(host: &KvmHost, library: &Library, spec: &'a SandboxSpec) -> Res
     })
 }
 
-fn open_devices(spec: &SandboxSpec) -> Result<OpenDevices> {
+/// Opens what the devices of `spec` need.
+pub fn open_devices(spec: &SandboxSpec) -> Result<OpenDevices> {
     let disks = spec.disks.iter().enumerate();
     let networks = spec.networks.iter().enumerate();
     Ok(OpenDevices {

@@ -7,7 +7,7 @@ use super::host::KvmError;
 use super::vcpu_state::VcpuStateError;
 
 /// `IA32_TIME_STAMP_COUNTER`.
-pub const TSC: u32 = 0x10;
+const TSC: u32 = 0x10;
 /// `IA32_TSC_DEADLINE`.
 const TSC_DEADLINE: u32 = 0x6e0;
 /// KVM's own MSRs, wherever in the range: some are in KVM's list and some only work (kernel documentation,
@@ -56,10 +56,22 @@ pub fn read(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError
     Ok(found)
 }
 
+/// The TSC among these.
+pub fn tsc(msrs: &[kvm_msr_entry]) -> Option<u64> {
+    msrs.iter().find(|msr| msr.index == TSC).map(|msr| msr.data)
+}
+
+/// Replaces the TSC among these.
+pub fn set_tsc(msrs: &mut [kvm_msr_entry], value: u64) {
+    msrs.iter_mut()
+        .filter(|msr| msr.index == TSC)
+        .for_each(|msr| msr.data = value);
+}
+
 /// Replaces a deadline of 0, which may be that of a timer that went off just now and whose interrupt KVM has yet to
 /// deliver and does not save: with one that is over, the interrupt comes at once. At worst the guest sees one more.
 pub fn mend_deadline(msrs: &mut [kvm_msr_entry]) {
-    let Some(tsc) = msrs.iter().find(|msr| msr.index == TSC).map(|msr| msr.data) else {
+    let Some(tsc) = tsc(msrs) else {
         return;
     };
     let deadline = msrs.iter_mut().find(|msr| msr.index == TSC_DEADLINE);

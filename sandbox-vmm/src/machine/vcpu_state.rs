@@ -5,8 +5,8 @@
 //! vCPU runs last.
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state,
-    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    KVM_MAX_CPUID_ENTRIES, Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
+    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,9 @@ pub enum VcpuStateError {
     #[error("there are too many CPUID leaves")]
     TooManyLeaves,
     /// The guest's TSC runs at another rate than this host's, and KVM here cannot scale it.
-    #[error("the guest's time-stamp counter runs at {saved} kHz and this host's at {here}, and its KVM cannot scale it")]
+    #[error(
+        "the guest's time-stamp counter runs at {saved} kHz and this host's at {here}, and its KVM cannot scale it"
+    )]
     TscRate {
         /// In the snapshot.
         saved: u32,
@@ -130,8 +132,7 @@ impl VcpuState {
     /// [`VcpuStateError`]; the vCPU is of no use then.
     pub fn restore(&self, host: &KvmHost, fd: &VcpuFd, passed: &TimePassed) -> Result<(), VcpuStateError> {
         let call = KvmError::call;
-        let cpuid =
-            kvm_bindings::CpuId::from_entries(&self.cpuid).map_err(|_| VcpuStateError::TooManyLeaves)?;
+        let cpuid = kvm_bindings::CpuId::from_entries(&self.cpuid).map_err(|_| VcpuStateError::TooManyLeaves)?;
         fd.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
         self.scale_tsc(host, fd)?;
         fd.set_sregs(&self.sregs).map_err(call("KVM_SET_SREGS"))?;
@@ -181,6 +182,15 @@ impl VcpuState {
     }
 }
 
+/// Gives all vCPUs the TSC of the first: they were read one after the other, and their guest takes the counters to be the
+/// same.
+pub fn share_tsc(vcpus: &mut [VcpuState]) {
+    let Some(tsc) = vcpus.first().and_then(|vcpu| msr::tsc(&vcpu.msrs)) else {
+        return;
+    };
+    vcpus.iter_mut().for_each(|vcpu| msr::set_tsc(&mut vcpu.msrs, tsc));
+}
+
 /// The whole XSAVE area, however large this host's is.
 fn save_xsave(host: &KvmHost, fd: &VcpuFd) -> Result<Vec<u8>, VcpuStateError> {
     let Some(size) = host.xsave_size() else {
@@ -205,11 +215,13 @@ fn restore_xsave(host: &KvmHost, fd: &VcpuFd, bytes: &[u8]) -> Result<(), VcpuSt
         });
     }
     let mut xsave = new_xsave(size)?;
-    let words = bytes[..used.next_multiple_of(4).min(bytes.len())].chunks(4).map(|chunk| {
-        let mut word = [0; 4];
-        word[..chunk.len()].copy_from_slice(chunk);
-        u32::from_ne_bytes(word)
-    });
+    let words = bytes[..used.next_multiple_of(4).min(bytes.len())]
+        .chunks(4)
+        .map(|chunk| {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u32::from_ne_bytes(word)
+        });
     let mut words = words.fuse();
     // SAFETY: the length of the flexible array is not changed.
     let area = unsafe { xsave.as_mut_fam_struct() };

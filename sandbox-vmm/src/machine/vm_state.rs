@@ -77,9 +77,7 @@ impl Vm {
     /// A KVM call that failed.
     pub fn restore(&self, state: &VmState) -> Result<(), KvmError> {
         for chip in &state.chips {
-            self.fd()
-                .set_irqchip(chip)
-                .map_err(KvmError::call("KVM_SET_IRQCHIP"))?;
+            self.fd().set_irqchip(chip).map_err(KvmError::call("KVM_SET_IRQCHIP"))?;
         }
         if let Some(pit) = &state.pit {
             self.fd().set_pit2(pit).map_err(KvmError::call("KVM_SET_PIT2"))?;

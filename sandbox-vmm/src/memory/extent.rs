@@ -29,10 +29,7 @@ pub fn total(extents: &[Extent]) -> u64 {
 pub fn push_page(extents: &mut Vec<Extent>, offset: u64) {
     match extents.last_mut() {
         Some(last) if last.end() == offset => last.len += PAGE_SIZE,
-        _ => extents.push(Extent {
-            offset,
-            len: PAGE_SIZE,
-        }),
+        _ => extents.push(Extent { offset, len: PAGE_SIZE }),
     }
 }
 
@@ -119,7 +116,13 @@ mod tests {
         assert!(!are_sound(&extents(&[(4, 2)]), 5 * PAGE_SIZE));
         assert!(!are_sound(&extents(&[(4, 2), (5, 1)]), 50 * PAGE_SIZE));
         assert!(!are_sound(&extents(&[(4, 0)]), 50 * PAGE_SIZE));
-        assert!(!are_sound(&[Extent { offset: 1, len: PAGE_SIZE }], 50 * PAGE_SIZE));
+        assert!(!are_sound(
+            &[Extent {
+                offset: 1,
+                len: PAGE_SIZE
+            }],
+            50 * PAGE_SIZE
+        ));
         let beyond = Extent {
             offset: PAGE_SIZE,
             len: u64::MAX - PAGE_SIZE + 1,

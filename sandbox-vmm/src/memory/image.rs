@@ -9,7 +9,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::extent::{self, Extent};
-use super::layout::PAGE_SIZE;
 use super::sealed;
 use super::{GuestMemory, HostMapping};
 
@@ -200,6 +199,7 @@ mod tests {
     use vm_memory::{Bytes, GuestAddress};
 
     use super::super::HugePages;
+    use super::super::layout::PAGE_SIZE;
     use super::*;
 
     const SIZE: u64 = 4 << 20;
@@ -246,7 +246,11 @@ mod tests {
             assert!(Arc::ptr_eq(&image, &again), "nothing was written");
             memory = clone_of(&image);
             // One in the midst of the image, one in a gap; every third time a page becomes zero again.
-            write(&memory, u64::from(generation) * 6, if generation % 3 == 0 { 0 } else { generation });
+            write(
+                &memory,
+                u64::from(generation) * 6,
+                if generation % 3 == 0 { 0 } else { generation },
+            );
             write(&memory, 300 + u64::from(generation) * 7, generation + 1);
         }
         for generation in 0..30u8 {

@@ -206,7 +206,13 @@ impl HostMapping {
         static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
         // SAFETY: the caller has checked that the page lies inside this mapping; a comparison by the C library makes no
         // reference into guest memory.
-        unsafe { libc::memcmp(self.as_ptr().add(offset as usize).cast(), ZEROS.as_ptr().cast(), ZEROS.len()) == 0 }
+        unsafe {
+            libc::memcmp(
+                self.as_ptr().add(offset as usize).cast(),
+                ZEROS.as_ptr().cast(),
+                ZEROS.len(),
+            ) == 0
+        }
     }
 
     /// Whether a range of whole pages lies inside.

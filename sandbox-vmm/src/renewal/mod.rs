@@ -18,6 +18,7 @@ pub mod record;
 use std::time::SystemTime;
 
 use sandbox_core::snapshot::{Given, Uniqueness};
+use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::acpi::GENERATION_ID_START;
@@ -31,7 +32,7 @@ pub use record::{NewIdentity, Parts};
 const RECORD_START: u64 = GENERATION_ID_START;
 
 /// How a family's guests learn that they are clones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Channel {
     /// Not at all.
     None,

@@ -19,12 +19,14 @@ use super::Outlets;
 use super::confinement::{Confinement, Role};
 use super::confirmation::Confirmation;
 use super::ready::ReadySignal;
+use crate::assemble::Revived;
 use crate::event_loop::{EventLoop, EventSources, OnDeadline};
 use crate::gate::Gate;
 use crate::machine::Machine;
 use crate::machine::crew::Crew;
 use crate::machine::kick::KickSignal;
 use crate::machine::vcpu::{Vcpu, VcpuEvents};
+use crate::snapshot::saved::Origin;
 
 /// A vCPU thread's stack holds no large buffers: device handlers run on it.
 const VCPU_STACK_SIZE: usize = 256 << 10;
@@ -37,11 +39,15 @@ pub struct Assembly {
     pub vcpus: Vec<Vcpu>,
     /// Time from the start to the deadline.
     pub deadline: Option<Duration>,
+    /// What it was made by.
+    pub origin: Origin,
+    /// What is left to be done for one that goes on where another stood.
+    pub revived: Option<Revived>,
 }
 
 /// What a sandbox holds of its machine.
-enum Holding {
-    /// Created, not started.
+pub(super) enum Holding {
+    /// Created or restored, not started.
     Assembled(Box<Assembly>),
     /// The threads run, or have run.
     Launched(Arc<Machine>),
@@ -57,6 +63,7 @@ pub struct Life {
     pub(super) ready: ReadySignal,
     pub(super) confirmation: Confirmation,
     pub(super) crew: Crew,
+    pub(super) origin: Origin,
     signal: KickSignal,
     confinement: Arc<dyn Confinement>,
     lifecycle: Mutex<Lifecycle>,
@@ -70,7 +77,7 @@ pub struct Life {
 }
 
 impl Life {
-    /// The life of a sandbox that was just created.
+    /// The life of a sandbox that was just created or restored.
     pub fn new(
         outlets: Outlets,
         assembly: Assembly,
@@ -84,9 +91,13 @@ impl Life {
             ready: outlets.ready,
             confirmation: Confirmation::default(),
             crew: Crew::new(assembly.vcpus.len()),
+            origin: assembly.origin.clone(),
             signal,
             confinement,
-            lifecycle: Mutex::new(Lifecycle::created()),
+            lifecycle: Mutex::new(match assembly.revived.is_some() {
+                true => Lifecycle::paused(),
+                false => Lifecycle::created(),
+            }),
             cause: Mutex::new(None),
             holding: Mutex::new(Holding::Assembled(Box::new(assembly))),
             captain: Mutex::new(None),
@@ -105,19 +116,8 @@ impl Life {
         // Held until the threads are on their way, so that nobody sees, and no thread ends, a half-started sandbox.
         let mut lifecycle = self.lifecycle();
         lifecycle.apply(Verb::Start)?;
-        match self.launch() {
-            Ok(()) => {
-                self.confinement.enter(Role::Control);
-                lifecycle.apply(Verb::Entered).map(drop)
-            }
-            Err(error) => {
-                lifecycle.apply(Verb::Failed)?;
-                drop(lifecycle);
-                self.conclude(Exit::Killed);
-                let context = "cannot start the sandbox's threads; the host is short of threads or memory";
-                Err(Error::new(ErrorKind::HostExhausted, context).with_source(error))
-            }
-        }
+        lifecycle = self.launch_or_fail(lifecycle)?;
+        lifecycle.apply(Verb::Entered).map(drop)
     }
 
     pub(super) fn pause(&self) -> Result<()> {
@@ -130,18 +130,43 @@ impl Life {
         lifecycle.apply(Verb::Pause).map(drop)
     }
 
-    pub(super) fn resume(&self) -> Result<()> {
+    pub(super) fn resume(self: &Arc<Self>) -> Result<()> {
         let mut lifecycle = self.lifecycle();
-        lifecycle.apply(Verb::Resume)?;
-        self.crew.release();
-        Ok(())
+        lifecycle.check(Verb::Resume)?;
+        if self.was_never_launched() {
+            self.recorder.record(Phase::StartCalled);
+            lifecycle = self.launch_or_fail(lifecycle)?;
+        } else {
+            self.crew.release();
+        }
+        lifecycle.apply(Verb::Resume).map(drop)
+    }
+
+    /// Launches under the lifecycle's lock, which is given back; a failure ends the sandbox.
+    fn launch_or_fail<'a>(
+        self: &Arc<Self>,
+        mut lifecycle: MutexGuard<'a, Lifecycle>,
+    ) -> Result<MutexGuard<'a, Lifecycle>> {
+        match self.launch() {
+            Ok(()) => {
+                self.confinement.enter(Role::Control);
+                Ok(lifecycle)
+            }
+            Err(error) => {
+                lifecycle.apply(Verb::Failed)?;
+                drop(lifecycle);
+                self.conclude(Exit::Killed);
+                let context = "cannot start the sandbox's threads; the host is short of threads or memory";
+                Err(Error::new(ErrorKind::HostExhausted, context).with_source(error))
+            }
+        }
     }
 
     pub(super) fn stop(&self) -> Result<Exit> {
         let mut lifecycle = self.lifecycle();
         match lifecycle.state() {
             State::Stopped => {}
-            State::Created => {
+            State::Created | State::Paused if self.was_never_launched() => {
                 lifecycle.apply(Verb::Ended)?;
                 self.conclude(Exit::Killed);
             }
@@ -195,6 +220,20 @@ impl Life {
         }
     }
 
+    fn was_never_launched(&self) -> bool {
+        matches!(&*self.holding(), Holding::Assembled(_))
+    }
+
+    /// The sandbox broke, and its guest cannot go on.
+    pub(super) fn break_down(&self, lifecycle: &mut Lifecycle, what: String) {
+        // Allowed in every state but after teardown, when nothing is left to break.
+        let _ = lifecycle.apply(Verb::Failed);
+        match self.was_never_launched() {
+            true => self.conclude(host_fault(what)),
+            false => self.end(host_fault(what)),
+        }
+    }
+
     /// Names the cause of the end, if there is none yet, and makes the vCPU threads leave.
     fn end(&self, cause: Exit) {
         self.cause
@@ -231,7 +270,12 @@ impl Life {
             machine,
             vcpus,
             deadline,
+            revived,
+            ..
         } = *assembly;
+        if let Some(revived) = revived {
+            revived.wake(&machine).map_err(io::Error::other)?;
+        }
         let confinement = Arc::clone(&self.confinement);
         let sources = self.event_sources(&machine, deadline);
         self.team().event_loop = EventLoop::spawn(sources, move || confinement.enter(Role::Events))?;
@@ -341,7 +385,7 @@ impl Life {
         }
     }
 
-    fn lifecycle(&self) -> MutexGuard<'_, Lifecycle> {
+    pub(super) fn lifecycle(&self) -> MutexGuard<'_, Lifecycle> {
         self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -349,7 +393,7 @@ impl Life {
         self.team.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn holding(&self) -> MutexGuard<'_, Holding> {
+    pub(super) fn holding(&self) -> MutexGuard<'_, Holding> {
         self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,11 @@
 //! A sandbox behind the trait.
 
+mod capture;
+pub mod clone;
 pub mod confinement;
 pub mod confirmation;
 pub mod life;
+pub mod shared;
 mod usage;
 
 use std::collections::BTreeSet;
@@ -12,16 +15,16 @@ use std::time::Duration;
 
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{
-    Capability, ConsoleLog, Error, ErrorKind, Exit, Manifest, Renewed, Result, Sandbox, SnapshotOptions, State, Stats,
-    Teardown, Timeline, Uniqueness,
+    Capability, ConsoleLog, Error, ErrorKind, Exit, Fork, Manifest, Renewed, Result, Sandbox, SnapshotOptions, State,
+    Stats, Teardown, Timeline, Uniqueness,
 };
 
 use crate::renewal;
-
 use life::Life;
 pub use ready::ReadySignal;
 use ready::{Readiness, Signs};
 pub use sandbox_core::readiness as ready;
+use shared::{Name, Shared};
 pub use usage::Counters;
 
 /// Where what becomes known of a sandbox goes.
@@ -47,7 +50,8 @@ impl Outlets {
 
 /// A micro-VM that lives in this process.
 pub struct KvmSandbox {
-    id: String,
+    shared: Arc<Shared>,
+    name: Name,
     life: Arc<Life>,
     readiness: Readiness,
     counters: Counters,
@@ -56,8 +60,9 @@ pub struct KvmSandbox {
 }
 
 /// What every micro-VM in this process can do or be held to.
-pub const CAPABILITIES: [Capability; 7] = [
+pub const CAPABILITIES: [Capability; 8] = [
     Capability::Pause,
+    Capability::Fork,
     Capability::ConsoleInput,
     Capability::LimitMemory,
     Capability::LimitDisk,
@@ -68,9 +73,10 @@ pub const CAPABILITIES: [Capability; 7] = [
 
 impl KvmSandbox {
     /// Puts the parts together.
-    pub fn new(id: String, life: Arc<Life>, readiness: Readiness, counters: Counters) -> Self {
+    pub fn new(shared: Arc<Shared>, name: Name, life: Arc<Life>, readiness: Readiness, counters: Counters) -> Self {
         Self {
-            id,
+            shared,
+            name,
             life,
             readiness,
             counters,
@@ -97,7 +103,7 @@ impl KvmSandbox {
 
 impl Sandbox for KvmSandbox {
     fn id(&self) -> &str {
-        &self.id
+        self.name.as_str()
     }
 
     fn state(&self) -> State {
@@ -164,6 +170,7 @@ impl Sandbox for KvmSandbox {
     }
 
     fn teardown(&self) -> Teardown {
+        self.name.release();
         self.life.teardown();
         Teardown::new(self.life.clone())
     }
@@ -178,6 +185,10 @@ impl Sandbox for KvmSandbox {
 
     fn as_renewed(&self) -> Option<&dyn Renewed> {
         self.told.is_some().then_some(self as &dyn Renewed)
+    }
+
+    fn as_fork(&self) -> Option<&dyn Fork> {
+        Some(self)
     }
 
     fn console_write(&self, bytes: &[u8]) -> Result<usize> {

@@ -51,10 +51,8 @@ pub enum SectionKind {
     Vcpu = 3,
     /// Which pages the memory file holds.
     Memory = 4,
-    /// virtio devices and the transports before them.
-    Virtio = 5,
-    /// Devices at fixed ports.
-    Legacy = 6,
+    /// All devices.
+    Devices = 5,
 }
 
 /// A structure that a section can hold.
@@ -298,7 +296,7 @@ impl<'a> Section<'a> {
     }
 
     fn is_known(&self) -> bool {
-        (SectionKind::Machine as u16..=SectionKind::Legacy as u16).contains(&self.kind)
+        (SectionKind::Machine as u16..=SectionKind::Devices as u16).contains(&self.kind)
     }
 }
 

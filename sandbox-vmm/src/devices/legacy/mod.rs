@@ -9,6 +9,7 @@ mod serial;
 use std::sync::Arc;
 
 use sandbox_core::ConsoleLog;
+use serde::{Deserialize, Serialize};
 
 pub use persist::{LegacyState, SerialState};
 pub use power::PowerEvent;
@@ -50,7 +51,7 @@ pub enum PortEffect {
 }
 
 /// What stands at a guest family's ports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMap {
     /// Port whose first written byte ends the guest with that exit code.
     pub debug_exit: Option<u16>,

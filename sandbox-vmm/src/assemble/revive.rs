@@ -1,0 +1,151 @@
+//! From a saved machine to one that is ready to go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_core::{ErrorKind, Phase, Result, SandboxSpec, Uniqueness};
+
+use super::devices::EVENT_GSI;
+use super::{DeviceSet, Parts, devices, huge_pages_of, new_machine};
+use crate::assemble::opened::OpenDevices;
+use crate::devices::persist;
+use crate::error::with_cause;
+use crate::machine::Machine;
+use crate::machine::host::KvmHost;
+use crate::machine::vcpu::Vcpu;
+use crate::machine::vm::{GsiLine, Vm};
+use crate::memory::image::MemoryImage;
+use crate::memory::{GuestMemory, HugePages};
+use crate::renewal::{self, Channel, NewIdentity, RenewalError};
+use crate::sandbox::Outlets;
+use crate::sandbox::life::Assembly;
+use crate::snapshot::saved::{Origin, SavedMachine};
+
+/// Where a revived guest's memory comes from.
+pub enum MemorySource<'a> {
+    /// An image, which it shares with others until it writes.
+    Image(&'a Arc<MemoryImage>),
+    /// Memory of its own, which this fills.
+    Filled(&'a dyn Fn(&GuestMemory) -> Result<()>),
+}
+
+impl MemorySource<'_> {
+    fn map(&self, spec: &SandboxSpec, huge_pages: HugePages) -> Result<GuestMemory> {
+        match self {
+            Self::Image(image) => Ok(GuestMemory::from_image(
+                spec.memory,
+                image,
+                huge_pages,
+                spec.track_dirty,
+            )?),
+            Self::Filled(fill) => {
+                let memory = GuestMemory::new(spec.memory, huge_pages, spec.track_dirty)?;
+                fill(&memory)?;
+                Ok(memory)
+            }
+        }
+    }
+}
+
+/// What a clone is made from, beside what is opened for it.
+pub struct Revival<'a> {
+    /// What stood still.
+    pub saved: &'a SavedMachine,
+    /// Its memory.
+    pub memory: &'a MemorySource<'a>,
+    /// What it is told of its own, if it is another sandbox than the saved one.
+    pub identity: Option<NewIdentity>,
+}
+
+/// What is left to be done when the clone's threads are about to run.
+pub struct Revived {
+    channel: Channel,
+    identity: Option<NewIdentity>,
+}
+
+impl Revived {
+    /// Tells the guest what it has of its own.
+    ///
+    /// # Errors
+    /// A guest whose memory has no place for it.
+    pub fn tell(&self, machine: &Machine) -> std::result::Result<Uniqueness, RenewalError> {
+        match &self.identity {
+            Some(identity) => {
+                let event = GsiLine::new(Arc::clone(&machine.vm), EVENT_GSI);
+                renewal::give(machine, self.channel, identity, &event)
+            }
+            None => Ok(renewal::NOTHING_GIVEN),
+        }
+    }
+
+    /// Tells the guest again, since time has passed, and has the devices go on.
+    ///
+    /// # Errors
+    /// A guest whose memory has no place for it.
+    pub fn wake(&self, machine: &Machine) -> std::result::Result<(), RenewalError> {
+        self.tell(machine)?;
+        persist::wake(machine);
+        Ok(())
+    }
+}
+
+/// Makes a machine as the saved one was, by the clone's own `spec` and with what was opened for it.
+///
+/// The vCPUs come before the interrupt controllers: an interrupt that is pending in the IOAPIC is delivered when that
+/// is restored, to the local APICs that there are.
+pub fn revive(
+    host: &KvmHost,
+    revival: Revival<'_>,
+    spec: SandboxSpec,
+    opened: OpenDevices,
+    outlets: &Outlets,
+) -> Result<(Parts, Uniqueness)> {
+    let recorder = &outlets.recorder;
+    let saved = revival.saved;
+    let origin = Origin {
+        spec,
+        ..saved.origin.clone()
+    };
+    let spec = &origin.spec;
+    let devices = DeviceSet::new(spec, opened, &outlets.ready)?;
+    let vm = host.create_vm()?;
+    recorder.record(Phase::VmCreated);
+    let memory = revival.memory.map(spec, huge_pages_of(spec, origin.dense_memory))?;
+    let vm = Arc::new(Vm::new(vm, memory, origin.chipset, spec.track_dirty)?);
+    recorder.record(Phase::MemoryMapped);
+    let mut machine = new_machine(host, vm, origin.ports, outlets);
+    let counters = devices.install(&mut machine, &devices::slots(spec)?);
+    persist::restore(&machine, &saved.devices)?;
+    recorder.record(Phase::DevicesReady);
+    let vcpus = vcpus(host, &machine, saved)?;
+    recorder.record(Phase::VcpusReady);
+    machine.vm.restore(&saved.vm)?;
+    let revived = Revived {
+        channel: origin.renewal,
+        identity: revival.identity,
+    };
+    let told = revived
+        .tell(&machine)
+        .map_err(|error| with_cause(ErrorKind::Corrupt, error))?;
+    recorder.record(Phase::StateRestored);
+    let assembly = Assembly {
+        machine,
+        vcpus,
+        deadline: spec.limits.deadline_ms.map(Duration::from_millis),
+        origin,
+        revived: Some(revived),
+    };
+    Ok((Parts { assembly, counters }, told))
+}
+
+fn vcpus(host: &KvmHost, machine: &Machine, saved: &SavedMachine) -> Result<Vec<Vcpu>> {
+    let passed = saved.vm.time_passed();
+    machine.vm.restore_clock(&saved.vm, &passed)?;
+    let mut vcpus = Vec::with_capacity(saved.vcpus.len());
+    for (id, state) in (0..).zip(&saved.vcpus) {
+        let fd = machine.vm.create_vcpu(id)?;
+        state.restore(host, &fd, &passed)?;
+        vcpus.push(Vcpu { fd, id });
+    }
+    Ok(vcpus)
+}

@@ -1,0 +1,168 @@
+//! Sandboxes that go on where another one stood: restored ones and forks.
+
+use std::sync::Arc;
+
+use sandbox_core::snapshot::{Given, MemoryRestore, RestoreOptions, Uniqueness, Verify};
+use sandbox_core::{ConsoleLog, Error, ErrorKind, Fork, Phase, Restored, Result, SandboxSpec, Verb};
+use sandbox_net::{Ipv4Cidr, MacAddress};
+
+use super::confinement::Unconfined;
+use super::life::Life;
+use super::ready::Readiness;
+use super::shared::{Name, Shared};
+use super::{KvmSandbox, Outlets};
+use crate::assemble::{self, MemorySource, OpenDevices, Revival};
+use crate::memory::image::MemoryImage;
+use crate::renewal::NewIdentity;
+use crate::snapshot::overrides;
+use crate::snapshot::saved::SavedMachine;
+
+/// A clone's own, taken before anything is made.
+pub struct Berth {
+    spec: SandboxSpec,
+    name: Name,
+    opened: OpenDevices,
+    outlets: Outlets,
+}
+
+impl Berth {
+    /// Checks the clone's `spec` and opens what it names.
+    ///
+    /// # Errors
+    /// Anything wrong with the spec or the host.
+    pub fn take(shared: &Shared, spec: SandboxSpec) -> Result<Self> {
+        let recorder = shared.recorder();
+        assemble::refuse_what_is_missing(&shared.host, &spec)?;
+        let name = shared.claim_name(spec.id.as_deref())?;
+        let opened = assemble::open_devices(&spec)?;
+        recorder.record(Phase::SpecChecked);
+        let outlets = Outlets::new(recorder, ConsoleLog::new(assemble::console_capacity(&spec)));
+        Ok(Self {
+            spec,
+            name,
+            opened,
+            outlets,
+        })
+    }
+
+    /// When what was reached.
+    pub fn outlets(&self) -> &Outlets {
+        &self.outlets
+    }
+
+    /// The sandbox, paused, where `saved` stood. With `renewed`, its guest is told that it is another one.
+    ///
+    /// # Errors
+    /// A state that cannot be, or a host that cannot hold it.
+    pub fn fill(
+        self,
+        shared: &Arc<Shared>,
+        saved: &SavedMachine,
+        memory: &MemorySource<'_>,
+        renewed: bool,
+    ) -> Result<Restored> {
+        let readiness = match saved.ready {
+            // It has passed its check, and what that needs of the host is the original's.
+            true => Readiness::Started,
+            false => Readiness::new(self.spec.ready.as_ref())?,
+        };
+        let identity = renewed
+            .then(|| new_identity(&saved.origin.spec, &self.spec))
+            .transpose()?;
+        let generation = identity.as_ref().map_or(0, NewIdentity::generation);
+        let revival = Revival {
+            saved,
+            memory,
+            identity,
+        };
+        let (parts, told) = assemble::revive(&shared.host, revival, self.spec, self.opened, &self.outlets)?;
+        // The host sets the clocks that it gives the guest, whatever the guest is told besides.
+        let told = Uniqueness {
+            clock: match told.clock {
+                Given::NotGiven => Given::Applied,
+                told => told,
+            },
+            ..told
+        };
+        if saved.ready {
+            self.outlets.ready.give();
+        }
+        self.outlets.recorder.record(Phase::Created);
+        let life = Life::new(self.outlets, parts.assembly, shared.kick_signal, Arc::new(Unconfined));
+        let sandbox = KvmSandbox::new(Arc::clone(shared), self.name, life, readiness, parts.counters)
+            .with_identity(told, generation);
+        Ok(Restored {
+            sandbox: Box::new(sandbox),
+            uniqueness: told,
+        })
+    }
+}
+
+/// What a clone by `spec` has of its own beside the original.
+fn new_identity(original: &SandboxSpec, spec: &SandboxSpec) -> Result<NewIdentity> {
+    let mut identity = NewIdentity::draw().map_err(|error| {
+        let context = "the host gives no random numbers for the clone's identity";
+        Error::new(ErrorKind::HostFailure, context).with_source(error)
+    })?;
+    let (Some(before), Some(now)) = (original.networks.first(), spec.networks.first()) else {
+        return Ok(identity);
+    };
+    if now.mac != before.mac {
+        identity.mac = now
+            .mac
+            .as_deref()
+            .and_then(|mac| mac.parse::<MacAddress>().ok())
+            .map(|mac| mac.octets());
+    }
+    if now.guest_address != before.guest_address {
+        let address = now
+            .guest_address
+            .as_deref()
+            .and_then(|text| text.parse::<Ipv4Cidr>().ok());
+        identity.address = address.map(|address| (address.address(), address.prefix_len()));
+        identity.gateway = now.gateway;
+    }
+    Ok(identity)
+}
+
+/// The clone's spec; it takes the original's name only where that is asked for.
+fn clone_spec(original: &SandboxSpec, options: &RestoreOptions) -> Result<SandboxSpec> {
+    let mut spec = overrides::apply(original, &options.overrides)?;
+    spec.id.clone_from(&options.overrides.id);
+    Ok(spec)
+}
+
+impl Fork for KvmSandbox {
+    fn fork(&self, count: u32, options: &RestoreOptions) -> Result<Vec<Restored>> {
+        if options.memory != MemoryRestore::Cow {
+            return Err(Error::unsupported(
+                "memory",
+                "forks share their parent's memory; give cow",
+            ));
+        }
+        if options.verify != Verify::Size {
+            return Err(Error::unsupported("verify", "a fork has no file to verify; give size"));
+        }
+        if count > 1 && options.overrides.id.is_some() {
+            let context = "only one sandbox can have a name; fork one at a time, or leave it out";
+            return Err(Error::new(ErrorKind::InvalidSpec, context).with_field("overrides.id"));
+        }
+        self.life.lifecycle().check(Verb::Fork)?;
+        let berths: Vec<Berth> = (0..count)
+            .map(|_| Berth::take(&self.shared, clone_spec(&self.life.origin.spec, options)?))
+            .collect::<Result<_>>()?;
+        let (saved, image) = self.life.capture(Verb::Fork, &self.shared.host, false, |captured| {
+            let image = MemoryImage::freeze(captured.memory())?;
+            Ok((captured.saved, image))
+        })?;
+        let memory = MemorySource::Image(&image);
+        let clones: Vec<Restored> = berths
+            .into_iter()
+            .map(|berth| berth.fill(&self.shared, &saved, &memory, !options.keep_identity))
+            .collect::<Result<_>>()?;
+        if options.start {
+            clones.iter().try_for_each(|clone| clone.sandbox.resume())?;
+        }
+        Ok(clones)
+    }
+}
