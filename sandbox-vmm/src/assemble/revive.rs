@@ -25,6 +25,7 @@ use crate::snapshot::saved::{Origin, SavedMachine};
 pub enum MemorySource<'a> {
     /// An image, which it shares with others until it writes.
     Image(&'a Arc<MemoryImage>),
+    #[allow(dead_code, reason = "restores from a folder have it")]
     /// Memory of its own, which this fills.
     Filled(&'a dyn Fn(&GuestMemory) -> Result<()>),
 }

@@ -289,7 +289,9 @@ mod tests {
         }
         crew.dismiss();
         assert!(!crew.run_errand(Arc::new(|_, _| ())), "leaving threads run no errand");
-        threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 
     #[test]

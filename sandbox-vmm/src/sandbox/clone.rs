@@ -45,11 +45,6 @@ impl Berth {
         })
     }
 
-    /// When what was reached.
-    pub fn outlets(&self) -> &Outlets {
-        &self.outlets
-    }
-
     /// The sandbox, paused, where `saved` stood. With `renewed`, its guest is told that it is another one.
     ///
     /// # Errors

@@ -1,0 +1,8 @@
+//! Snapshots, restores and forks through the trait.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod checker;
+mod fork;
