@@ -12,7 +12,7 @@ use crate::devices::virtio::transport::MmioTransport;
 use crate::machine::vm::GsiLine;
 use crate::machine::{Machine, SharedDevice};
 use crate::memory::layout::{MMIO_START, MMIO_WINDOW_SIZE};
-use crate::sandbox::{Counters, ReadySignal};
+use crate::sandbox::{Counters, Outlets};
 
 /// Interrupts for virtio devices, one each: the first ones below 16, since some guests have nothing but the PIC; left
 /// out are those that a PC gives to something else (4 serial port, 8 clock, 13 floating point) and the last one, which
@@ -65,7 +65,7 @@ pub struct DeviceSet {
 
 impl DeviceSet {
     /// The devices of `spec` before what was opened for them.
-    pub fn new(spec: &SandboxSpec, opened: OpenDevices, ready: &ReadySignal) -> Result<Self> {
+    pub fn new(spec: &SandboxSpec, opened: OpenDevices, outlets: &Outlets) -> Result<Self> {
         let mut set = Self::default();
         for (index, (disk, file)) in spec.disks.iter().zip(opened.disks).enumerate() {
             let device = disk::device(disk, file, &format!("disks[{index}]"))?;
@@ -78,7 +78,7 @@ impl DeviceSet {
             set.add(device);
         }
         if let (Some(vsock), Some(sockets)) = (&spec.vsock, opened.vsock) {
-            set.add(others::vsock(vsock, sockets, spec.ready.as_ref(), ready)?);
+            set.add(others::vsock(vsock, sockets, spec.ready.as_ref(), outlets)?);
         }
         if spec.rng {
             set.add(others::rng()?);

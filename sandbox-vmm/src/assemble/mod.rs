@@ -134,7 +134,7 @@ pub fn assemble(
 ) -> Result<Parts> {
     let recorder = &outlets.recorder;
     let plan = &draft.plan;
-    let devices = DeviceSet::new(spec, opened.devices, &outlets.ready)?;
+    let devices = DeviceSet::new(spec, opened.devices, outlets)?;
     recorder.record(Phase::SpecChecked);
 
     let vm = host.create_vm()?;

@@ -1,5 +1,7 @@
 //! Socket device, entropy device and balloon.
 
+use std::sync::Arc;
+
 use sandbox_core::spec::{BalloonSpec, ReadyCheck, VsockSpec};
 use sandbox_core::{Error, ErrorKind, Result};
 
@@ -7,18 +9,18 @@ use crate::devices::virtio::balloon::{BALLOON_PAGE_SIZE, Balloon, BalloonConfig}
 use crate::devices::virtio::rng::{RngConfig, RngDevice};
 use crate::devices::virtio::vsock::{HostSockets, ReadyPort, Vsock, VsockConfig, VsockError};
 use crate::error::{kind_of, with_cause};
-use crate::sandbox::ReadySignal;
+use crate::sandbox::Outlets;
 
-/// The socket device before `sockets`; a guest's connection to the port of `check` gives the signal.
+/// The socket device before `sockets`; a guest's connection to the port of `check` makes it ready.
 pub(super) fn vsock(
     vsock: &VsockSpec,
     sockets: HostSockets,
     check: Option<&ReadyCheck>,
-    signal: &ReadySignal,
+    outlets: &Outlets,
 ) -> Result<Vsock> {
     let ready = match check {
         Some(ReadyCheck::Vsock { port }) => {
-            let signal = signal.clone();
+            let signal = outlets.ready.clone();
             Some(ReadyPort {
                 port: *port,
                 notify: Box::new(move || signal.give()),
@@ -26,10 +28,12 @@ pub(super) fn vsock(
         }
         _ => None,
     };
+    let confirmation = Arc::clone(&outlets.confirmation);
     let config = VsockConfig {
         guest_cid: vsock.cid,
         sockets,
         ready,
+        confirmed: Box::new(move |generation| confirmation.confirm(generation)),
     };
     Vsock::new(config).map_err(vsock_error)
 }

@@ -108,7 +108,7 @@ pub fn revive(
         ..saved.origin.clone()
     };
     let spec = &origin.spec;
-    let devices = DeviceSet::new(spec, opened, &outlets.ready)?;
+    let devices = DeviceSet::new(spec, opened, outlets)?;
     let vm = host.create_vm()?;
     recorder.record(Phase::VmCreated);
     let memory = revival.memory.map(spec, huge_pages_of(spec, origin.dense_memory))?;

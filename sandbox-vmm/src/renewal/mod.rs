@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | generation identifier | Linux from 5.18 on, with `CONFIG_VMGENID` | 16 bytes in memory change, and the Generic Event Device says so (ACPI 6.5 §5.6.9); the kernel re-seeds its generator from them. It confirms nothing. |
 //! | record | bare programs | [`record`] in memory changes, and every device's interrupt is raised. A guest that uses it has said so beforehand by a write to a port, and confirms by another one. |
+//! | socket | any guest in which a program looks after it, such as `examples/guests/linux/identity-agent.c` | the program holds a connection to a port of the host that the socket device itself answers at. In a clone that is gone, and when it connects anew it is sent the record, and confirms. Goes before the others. |
 //! | none | all others | nothing: the clone repeats the original |
 //!
 //! Both are written before any vCPU of the clone runs, so that no instruction of it sees the old ones, but for what the
@@ -15,6 +16,7 @@
 
 pub mod record;
 
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use sandbox_core::snapshot::{Given, Uniqueness};
@@ -25,6 +27,7 @@ use crate::acpi::GENERATION_ID_START;
 use crate::devices::legacy::IDENTITY_PORT;
 use crate::devices::virtio::InterruptLine;
 use crate::machine::Machine;
+use record::RECORD_SIZE;
 pub use record::{NewIdentity, Parts};
 
 /// Where the record lies: in the BIOS area, which no memory map lists as RAM. Guests with a generation identifier have
@@ -80,11 +83,17 @@ pub fn give(
     event: &dyn InterruptLine,
 ) -> Result<Uniqueness, RenewalError> {
     let memory = machine.vm.memory();
+    let record = identity.record(SystemTime::now());
+    if let Some(used) = tell_program(machine, &record) {
+        if channel == Channel::GenerationId {
+            change_generation(machine, identity, event)?;
+        }
+        return Ok(told(identity.parts().and(used)));
+    }
     match channel {
         Channel::None => Ok(NOTHING_GIVEN),
         Channel::GenerationId => {
-            memory.write_slice(&identity.id, GuestAddress(GENERATION_ID_START))?;
-            event.pulse().map_err(RenewalError::Interrupt)?;
+            change_generation(machine, identity, event)?;
             // Whether this kernel has the driver is not known; those that have re-seed, and hand the identifier on.
             Ok(Uniqueness {
                 entropy: Given::Notified,
@@ -94,14 +103,26 @@ pub fn give(
         }
         Channel::Record => {
             let used = machine.ports.identity_parts();
-            if used == Parts::default() {
-                return Ok(NOTHING_GIVEN);
+            if used != Parts::default() {
+                memory.write_slice(&record, GuestAddress(RECORD_START))?;
             }
-            let record = identity.record(SystemTime::now());
-            memory.write_slice(&record, GuestAddress(RECORD_START))?;
             Ok(told(identity.parts().and(used)))
         }
     }
+}
+
+/// Has the program in the guest told, if there is one that some device reaches; returns the parts that it uses.
+fn tell_program(machine: &Machine, record: &[u8; RECORD_SIZE]) -> Option<Parts> {
+    machine.devices.iter().find_map(|device| {
+        let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
+        device.tell_identity(record)
+    })
+}
+
+fn change_generation(machine: &Machine, identity: &NewIdentity, event: &dyn InterruptLine) -> Result<(), RenewalError> {
+    let memory = machine.vm.memory();
+    memory.write_slice(&identity.id, GuestAddress(GENERATION_ID_START))?;
+    event.pulse().map_err(RenewalError::Interrupt)
 }
 
 /// What it means that a guest uses `parts`.

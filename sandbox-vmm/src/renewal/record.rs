@@ -25,6 +25,8 @@ use crate::random::random_bytes;
 
 /// Size of the record, in bytes.
 pub const RECORD_SIZE: usize = 88;
+/// Set in what a guest names the parts with that it uses, clear in the generation that it confirms.
+pub const SUBSCRIPTION: u32 = 1 << 31;
 const MAGIC: [u8; 4] = *b"SBID";
 const VERSION: u32 = 1;
 

@@ -20,6 +20,7 @@ use sandbox_core::{
 };
 
 use crate::renewal;
+use confirmation::Confirmation;
 use life::Life;
 pub use ready::ReadySignal;
 use ready::{Readiness, Signs};
@@ -35,6 +36,8 @@ pub struct Outlets {
     pub ready: ReadySignal,
     /// What the guest writes.
     pub console: Arc<ConsoleLog>,
+    /// Whether a clone's guest has taken its identity.
+    pub confirmation: Arc<Confirmation>,
 }
 
 impl Outlets {
@@ -44,6 +47,7 @@ impl Outlets {
             ready: ReadySignal::new(Arc::clone(&recorder)),
             recorder,
             console: Arc::new(console),
+            confirmation: Arc::default(),
         }
     }
 }

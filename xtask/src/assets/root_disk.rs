@@ -13,6 +13,7 @@ use crate::ext4;
 const SCRIPT: &[u8] = include_bytes!("../../assets/root-init.sh");
 const PAGE: &[u8] = include_bytes!("../../assets/index.html");
 const EXERCISE_SOURCE: &[u8] = include_bytes!("../../assets/exercise.c");
+const AGENT_SOURCE: &[u8] = include_bytes!("../../../examples/guests/linux/identity-agent.c");
 /// Room for the guest to write; the image is sparse.
 const SIZE_MIB: u64 = 16;
 
@@ -22,6 +23,7 @@ pub(super) fn build(output: &Path) -> Result<()> {
         .bytes("root-init.sh", SCRIPT)
         .bytes("index.html", PAGE)
         .bytes("exercise.c", EXERCISE_SOURCE)
+        .bytes("identity-agent.c", AGENT_SOURCE)
         .bytes("size", &SIZE_MIB.to_le_bytes())
         .file(&busybox::program()?)?;
     cache::build(output, &key, |path| {
@@ -49,9 +51,11 @@ fn populate(root: &Path) -> Result<()> {
         symlink("busybox", below("usr/bin").join(applet))?;
     }
     fs::write(below("www/index.html"), PAGE)?;
-    let exercise = below("usr/bin/exercise");
-    fs::write(&exercise, super::c_program("exercise", EXERCISE_SOURCE)?)?;
-    fs::set_permissions(&exercise, fs::Permissions::from_mode(0o755))?;
+    for (name, source) in [("exercise", EXERCISE_SOURCE), ("identity-agent", AGENT_SOURCE)] {
+        let program = below("usr/bin").join(name);
+        fs::write(&program, super::c_program(name, source)?)?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    }
     // The applets have an init of their own, whose place the script takes.
     let init = below("usr/bin/init");
     fs::remove_file(&init)?;

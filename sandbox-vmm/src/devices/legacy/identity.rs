@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::PortEffect;
 use crate::renewal::Parts;
-
-/// Set in what names the parts, clear in a generation.
-const SUBSCRIPTION: u32 = 1 << 31;
+use crate::renewal::record::SUBSCRIPTION;
 
 /// What the guest has said; it may say something else at any time.
 #[derive(Debug, Default)]

@@ -7,6 +7,8 @@ use virtio_queue::Queue;
 use super::block::Layer;
 use super::{DeviceState, Interrupt, RestoreError, SavedDevice};
 use crate::memory::GuestMemory;
+use crate::renewal::Parts;
+use crate::renewal::record::RECORD_SIZE;
 
 /// Device types (virtio 1.3 §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +118,12 @@ pub trait VirtioDevice: Send {
 
     /// The driver kicked `queue`, or more of it is left. Called only between `activate` and `reset`.
     fn queue_notify(&mut self, queue: u16) -> Progress;
+
+    /// What a program in the guest that can be reached by this device is to be told when the guest runs again, as a
+    /// clone. Returns the parts that it uses; `None` if there is no such program.
+    fn tell_identity(&mut self, _record: &[u8; RECORD_SIZE]) -> Option<Parts> {
+        None
+    }
 
     /// What a disk's driver has written, where that is not in the disk's file.
     fn layer(&self) -> Option<&Layer> {

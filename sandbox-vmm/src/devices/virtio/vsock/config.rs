@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::host::HostSockets;
+use super::identity::OnConfirmed;
 
 /// The first context identifier that is a guest's; those below have a meaning of their own (§5.10.4).
 pub(super) const FIRST_GUEST_CID: u32 = 3;
@@ -18,6 +19,8 @@ pub struct VsockConfig {
     pub sockets: HostSockets,
     /// What tells that the guest is ready.
     pub ready: Option<ReadyPort>,
+    /// Who is told that the guest has confirmed its identity; called under the device's lock, on the event loop.
+    pub confirmed: OnConfirmed,
 }
 
 /// A host port by connecting to which the guest tells that it is ready.

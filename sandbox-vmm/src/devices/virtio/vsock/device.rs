@@ -13,6 +13,8 @@ use crate::devices::virtio::{
     ActivateError, Activation, DeviceKind, DeviceState, HostEvent, Progress, QueuePosition, RestoreError, SavedDevice,
     VirtioDevice, config_space,
 };
+use crate::renewal::Parts;
+use crate::renewal::record::RECORD_SIZE;
 
 /// `VIRTIO_VSOCK_F_STREAM` (§5.10.3).
 const FEATURE_STREAM: u64 = 1 << 0;
@@ -223,6 +225,10 @@ impl VirtioDevice for Vsock {
             }
             _ => Progress::Waiting,
         }
+    }
+
+    fn tell_identity(&mut self, record: &[u8; RECORD_SIZE]) -> Option<Parts> {
+        self.muxer.tell_identity(record)
     }
 
     fn save(&mut self) -> SavedDevice {

@@ -21,6 +21,7 @@ mod credit;
 mod device;
 mod greeting;
 mod host;
+mod identity;
 mod muxer;
 mod packet;
 mod persist;
@@ -32,6 +33,7 @@ mod watcher;
 pub use config::{ReadyPort, VsockConfig, VsockError};
 pub use device::Vsock;
 pub use host::{Connector, HostSockets, ListeningPath};
+pub use identity::{IDENTITY_PORT, OnConfirmed};
 pub use persist::VsockState;
 
 /// The host's context identifier (§5.10.4).

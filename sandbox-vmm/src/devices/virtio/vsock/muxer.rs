@@ -10,6 +10,7 @@ use vmm_sys_util::epoll::EventSet;
 use super::config::ReadyPort;
 use super::connection::Connection;
 use super::greeting::{Greeting, read_greeting};
+use super::identity::{IDENTITY_PORT, IdentityService};
 use super::packet::{self, HEADER_SIZE, Op, Packet, Parsed, Ports};
 use super::persist::VsockState;
 use super::watcher::{Source, Watcher};
@@ -17,6 +18,8 @@ use super::{ANY_PORT, HostSockets, MAX_CONNECTIONS, VsockConfig, VsockError};
 use crate::devices::virtio::Progress;
 use crate::devices::virtio::persist::Impossible;
 use crate::devices::virtio::segments::Segments;
+use crate::renewal::Parts;
+use crate::renewal::record::RECORD_SIZE;
 
 /// Answers to packets that belong to no connection, waiting for the guest to fetch them. One that sends nonsense and
 /// fetches nothing gets no more than these.
@@ -40,6 +43,7 @@ struct Entry {
 pub(super) struct Muxer {
     guest_cid: u64,
     ready: Option<Ready>,
+    identity: IdentityService,
     watcher: Watcher,
     sockets: HostSockets,
     /// There is a driver. Without one clients are left in the listener's queue: those that were accepted would be lost
@@ -81,6 +85,7 @@ impl Muxer {
         Ok(Self {
             guest_cid: u64::from(config.guest_cid),
             ready: config.ready.map(Ready::from),
+            identity: IdentityService::new(config.confirmed),
             watcher,
             sockets: config.sockets,
             started: false,
@@ -110,7 +115,13 @@ impl Muxer {
         VsockState {
             connections: connections.map(|ports| (ports.guest, ports.host)).collect(),
             next_host_port: self.next_host_port,
+            identity_parts: self.identity.parts().0,
         }
+    }
+
+    /// What a program in the guest is to be told; see [`IdentityService::tell`].
+    pub(super) fn tell_identity(&mut self, record: &[u8; RECORD_SIZE]) -> Option<Parts> {
+        self.identity.tell(record)
     }
 
     /// Takes the place of a device that was left in `state`: the guest will be told that its connections are gone.
@@ -123,6 +134,7 @@ impl Muxer {
         self.next_host_port = state.next_host_port;
         let ports = state.connections.iter().map(|&(guest, host)| Ports { guest, host });
         self.refusals = ports.collect();
+        self.identity.restore(Parts(state.identity_parts));
         Ok(())
     }
 
@@ -133,6 +145,7 @@ impl Muxer {
         self.greetings.clear();
         self.sendable.clear();
         self.refusals.clear();
+        self.identity.reset();
         // Clients that could not be accepted before can be now.
         self.clients_waiting = true;
     }
@@ -211,6 +224,9 @@ impl Muxer {
     fn open_host_port(&mut self, ports: Ports) -> io::Result<UnixStream> {
         if ports.guest == ANY_PORT || ports.host == ANY_PORT || self.is_full() {
             return Err(ErrorKind::QuotaExceeded.into());
+        }
+        if ports.host == IDENTITY_PORT {
+            return self.identity.connect(&self.watcher);
         }
         let Some(ready) = self.ready.as_mut().filter(|ready| ready.port == ports.host) else {
             return self.sockets.connector.connect(ports.host);
@@ -300,6 +316,7 @@ impl Muxer {
                 self.clients_waiting = true;
                 self.accept_clients();
             }
+            Source::Identity => self.identity.receive(),
             Source::Greeting(fd) => self.handle_greeting(fd, events),
             Source::Connection(ports) => {
                 if let Some(entry) = self.connections.get_mut(&ports) {

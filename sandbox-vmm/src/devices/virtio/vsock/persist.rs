@@ -14,4 +14,6 @@ pub struct VsockState {
     /// The port that stands for the next host program that connects: going on from there, the new device makes none
     /// that the guest still takes for an old connection.
     pub next_host_port: u32,
+    /// The parts of an identity record that a program in the guest uses; 0 if there is no such program.
+    pub identity_parts: u32,
 }

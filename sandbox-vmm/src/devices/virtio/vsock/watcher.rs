@@ -23,6 +23,8 @@ pub(super) enum Source {
     Connection(Ports),
     /// A client that has not said where it wants to go.
     Greeting(RawFd),
+    /// The device's own end of the identity port's connection.
+    Identity,
     /// The socket that clients connect to.
     Listener,
 }
@@ -30,6 +32,7 @@ pub(super) enum Source {
 /// No connection has [`ANY_PORT`] for a host port, which makes room for the others.
 impl Source {
     const LISTENER: u64 = u64::MAX;
+    const IDENTITY: u64 = u64::MAX - 1;
 
     fn to_data(self) -> u64 {
         match self {
@@ -37,6 +40,7 @@ impl Source {
             // A descriptor is a number below 2^31.
             Self::Greeting(fd) => u64::from(ANY_PORT) << 32 | fd as u64,
             Self::Listener => Self::LISTENER,
+            Self::Identity => Self::IDENTITY,
         }
     }
 
@@ -44,6 +48,7 @@ impl Source {
         let (host, guest) = ((data >> 32) as u32, data as u32);
         match data {
             Self::LISTENER => Self::Listener,
+            Self::IDENTITY => Self::Identity,
             _ if host == ANY_PORT => Self::Greeting(guest as RawFd),
             _ => Self::Connection(Ports { guest, host }),
         }
@@ -119,6 +124,7 @@ mod tests {
             Source::Greeting(0),
             Source::Greeting(RawFd::MAX),
             Source::Listener,
+            Source::Identity,
         ];
         for source in sources {
             assert_eq!(Source::from_data(source.to_data()), source);

@@ -253,6 +253,7 @@ fn impossible_configurations_name_what_is_wrong() {
                 guest_cid,
                 sockets,
                 ready: None,
+                confirmed: Box::new(|_| ()),
             })
         });
         let error = made.err().unwrap().to_string();

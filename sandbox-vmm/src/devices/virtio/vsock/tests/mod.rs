@@ -67,6 +67,7 @@ fn config(directory: &TempDir, ready: Option<ReadyPort>) -> VsockConfig {
         guest_cid: GUEST_CID,
         sockets: HostSockets::listen(&path_in(directory)).unwrap(),
         ready,
+        confirmed: Box::new(|_| ()),
     }
 }
 
