@@ -33,7 +33,7 @@ pub use sandbox_core::{
     SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, console, error, exit, lifecycle, limits,
     snapshot, spec, stats, timeline,
 };
-pub use sandbox_vmm::{KvmBackend, KvmOptions};
+pub use sandbox_vmm::{Identification, KvmBackend, KvmOptions};
 
 use spec::GuestSpec;
 

@@ -8,7 +8,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use sandbox::spec::{BootProtocol, DiskSpec, GuestSpec, Isolation, LinuxGuest, NetworkSpec, TapSpec};
+use sandbox::spec::{
+    BootProtocol, DiskSpec, GuestSpec, Isolation, LinuxGuest, NetworkSpec, TapSpec, UnikernelFamily, UnikernelGuest,
+};
 use sandbox::{ErrorKind, KvmBackend, KvmOptions, SandboxSpec};
 use support::{TempFolder, bare, runtime};
 
@@ -48,6 +50,111 @@ fn linux(spec: &mut SandboxSpec, change: impl FnOnce(&mut LinuxGuest)) {
     };
     change(&mut guest);
     spec.guest = GuestSpec::Linux(guest);
+}
+
+/// A unikernel of `family` whose file is one of the project's own guests with `mark` behind it.
+fn marked(
+    folder: &TempFolder,
+    mark: &[u8],
+    family: UnikernelFamily,
+    change: impl FnOnce(&mut UnikernelGuest),
+) -> impl FnOnce(&mut SandboxSpec) {
+    let mut image = fs::read(support::guest("hello")).unwrap();
+    image.extend_from_slice(mark);
+    let mut guest = UnikernelGuest {
+        image: folder.file(&format!("marked-{}", mark.len()), &image),
+        family,
+        ..Default::default()
+    };
+    change(&mut guest);
+    move |spec| spec.guest = GuestSpec::Unikernel(guest)
+}
+
+const UNIKRAFT: &[u8] = b".uk_bootinfo\0";
+const NANOS: &[u8] = b"tfs magic mismatch";
+const OSV: &[u8] = b"OSv options:";
+const HERMIT: &[u8] = b"Hermit Loader version";
+
+fn family_cases(folder: &TempFolder) -> Vec<Case> {
+    use ErrorKind::{InvalidSpec, Unsupported};
+    use UnikernelFamily::{Auto, Hermit, Nanos, Osv, Unikraft};
+    let unchanged = |_: &mut UnikernelGuest| {};
+    let wrong_family = "guest.unikernel.family";
+    let mut multiboot = fs::read(support::guest("hello")).unwrap();
+    // A 32-bit ELF for the 80386, as Unikraft's build for QEMU is.
+    (multiboot[4], multiboot[18]) = (1, 3);
+    multiboot.extend_from_slice(UNIKRAFT);
+    let multiboot = folder.file("multiboot", &multiboot);
+    vec![
+        case(
+            "Unikraft called Nanos",
+            InvalidSpec,
+            wrong_family,
+            marked(folder, UNIKRAFT, Nanos, unchanged),
+        ),
+        case(
+            "Nanos called OSv",
+            InvalidSpec,
+            wrong_family,
+            marked(folder, NANOS, Osv, unchanged),
+        ),
+        case(
+            "OSv called Hermit",
+            InvalidSpec,
+            wrong_family,
+            marked(folder, OSV, Hermit, unchanged),
+        ),
+        case(
+            "Hermit called Unikraft",
+            InvalidSpec,
+            wrong_family,
+            marked(folder, HERMIT, Unikraft, unchanged),
+        ),
+        case(
+            "Nanos without its disk",
+            InvalidSpec,
+            "disks",
+            marked(folder, NANOS, Auto, unchanged),
+        ),
+        case(
+            "OSv without a program",
+            InvalidSpec,
+            "guest.unikernel.args",
+            marked(folder, OSV, Auto, unchanged),
+        ),
+        case(
+            "Hermit's loader without an application",
+            InvalidSpec,
+            "guest.unikernel.initrd",
+            marked(folder, HERMIT, Auto, unchanged),
+        ),
+        case("too little memory", InvalidSpec, "memory", |spec| {
+            marked(folder, HERMIT, Auto, |guest| guest.initrd = Some("i".into()))(spec);
+            spec.memory = 8 << 20;
+        }),
+        case(
+            "an instruction that is hidden",
+            Unsupported,
+            "guest.unikernel.image",
+            |spec| {
+                let mut mark = UNIKRAFT.to_vec();
+                mark.extend_from_slice(&[0x48, 0x0f, 0xc7, 0xf0]);
+                marked(folder, &mark, Auto, unchanged)(spec);
+                spec.cpu.mask.push("rdrand".to_owned());
+            },
+        ),
+        case(
+            "Unikraft for QEMU",
+            ErrorKind::BadImage,
+            "guest.unikernel.image",
+            |spec| {
+                spec.guest = GuestSpec::Unikernel(UnikernelGuest {
+                    image: multiboot,
+                    ..Default::default()
+                });
+            },
+        ),
+    ]
 }
 
 fn disk(id: &str, path: &Path) -> DiskSpec {
@@ -264,7 +371,12 @@ fn open_descriptors() -> usize {
 fn every_wrong_spec_gives_a_typed_error_and_leaves_nothing() {
     let folder = TempFolder::new();
     runtime().kvm().unwrap();
-    let cases = [kernel_cases(&folder), guest_cases(&folder), device_cases(&folder)];
+    let cases = [
+        kernel_cases(&folder),
+        guest_cases(&folder),
+        family_cases(&folder),
+        device_cases(&folder),
+    ];
     for case in cases.into_iter().flatten() {
         let before = open_descriptors();
         let error = match runtime().create(&case.spec) {
@@ -275,6 +387,19 @@ fn every_wrong_spec_gives_a_typed_error_and_leaves_nothing() {
         assert_eq!(error.field(), Some(case.field), "{}: {}", case.what, error.report());
         assert_eq!(open_descriptors(), before, "{} left descriptors", case.what);
     }
+}
+
+#[test]
+fn a_wrong_family_is_told_what_the_file_looks_like_and_why() {
+    let folder = TempFolder::new();
+    let mut spec = bare("hello", &[]);
+    marked(&folder, UNIKRAFT, UnikernelFamily::Nanos, |_| {})(&mut spec);
+    let error = runtime().create(&spec).err().unwrap();
+    for word in ["nanos", "unikraft", ".uk_bootinfo"] {
+        assert!(error.context().contains(word), "{}", error.report());
+    }
+    let found = runtime().kvm().unwrap().identify(&spec).unwrap();
+    assert_eq!(found.family, UnikernelFamily::Unikraft);
 }
 
 #[test]

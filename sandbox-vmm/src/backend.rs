@@ -7,7 +7,7 @@ use sandbox_core::timeline::CpuClock;
 use sandbox_core::{Backend, ConsoleLog, Error, Phase, Probe, RestoreOptions, Restored, Result, Sandbox, SandboxSpec};
 
 use crate::assemble::{self, Prepared};
-use crate::dialect;
+use crate::dialect::Identification;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
 use crate::machine::probe;
@@ -60,7 +60,15 @@ impl KvmBackend {
     /// Anything wrong with the spec or the files.
     pub fn preload(&self, spec: &SandboxSpec) -> Result<()> {
         spec.validate()?;
-        self.0.library.preload(&dialect::select(spec)?.plan(spec)?)
+        self.0.library.preload(spec)
+    }
+
+    /// What the unikernel of `spec` is recognised as, and by what in its file, whatever family the spec says.
+    ///
+    /// # Errors
+    /// A spec without a kernel file, or a file that is no unikernel.
+    pub fn identify(&self, spec: &SandboxSpec) -> Result<Identification> {
+        self.0.library.identify(spec)
     }
 }
 

@@ -19,4 +19,5 @@ pub mod snapshot;
 use sandbox_core::gate;
 
 pub use backend::{KvmBackend, KvmOptions};
+pub use dialect::Identification;
 pub use sandbox::KvmSandbox;

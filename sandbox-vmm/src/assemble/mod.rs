@@ -28,7 +28,7 @@ use crate::boot::store::{InitrdStore, KernelStore, Placement, StoredInitrd, Stor
 use crate::boot::{self, BootError, BootParameters, Entry, Protocol};
 use crate::devices::legacy::{LegacyDevices, PortMap, SERIAL_GSI};
 use crate::devices::mmio_bus::MmioBus;
-use crate::dialect::{BootPlan, Discovery};
+use crate::dialect::{self, BootPlan, Discovery, Identification};
 use crate::error::{BootFields, boot_error, with_cause};
 use crate::machine::Machine;
 use crate::machine::cpuid::{CpuidConfig, CpuidTemplate};
@@ -63,16 +63,26 @@ pub struct Library {
 }
 
 impl Library {
-    /// Reads the files of `plan` that guests are loaded from.
-    pub fn preload(&self, plan: &BootPlan<'_>) -> Result<()> {
-        self.kernel(plan)?;
-        self.initrd(plan).map(drop)
+    /// Reads the files of `spec` that guests are loaded from.
+    pub fn preload(&self, spec: &SandboxSpec) -> Result<()> {
+        let kernel = self.kernel(spec)?;
+        let plan = dialect::select(spec, kernel.image())?.plan(spec, kernel.image())?;
+        self.initrd(&plan).map(drop)
     }
 
-    fn kernel(&self, plan: &BootPlan<'_>) -> Result<Arc<StoredKernel>> {
-        self.kernels
-            .open(plan.kernel.0)
-            .map_err(|error| boot_error(error, &fields(plan)))
+    /// What the kernel file of `spec` is recognised as.
+    pub fn identify(&self, spec: &SandboxSpec) -> Result<Identification> {
+        dialect::identify(self.kernel(spec)?.image())
+    }
+
+    fn kernel(&self, spec: &SandboxSpec) -> Result<Arc<StoredKernel>> {
+        let (path, field) = dialect::kernel_file(spec)?;
+        let fields = BootFields {
+            kernel: field,
+            initrd: "guest",
+            cmdline: "guest",
+        };
+        self.kernels.open(path).map_err(|error| boot_error(error, &fields))
     }
 
     fn initrd(&self, plan: &BootPlan<'_>) -> Result<Option<Arc<StoredInitrd>>> {
@@ -109,10 +119,10 @@ impl<'a> Draft<'a> {
             &CpuidConfig {
                 vcpus: spec.vcpus,
                 tsc_deadline: host.has_tsc_deadline() && plan.chipset.irqchip,
-                tsc_khz: None,
                 mask: &spec.cpu.mask,
             },
         )?;
+        refuse_missing_instructions(&plan, &cpuid)?;
         Ok(Self {
             plan,
             protocol,
@@ -156,7 +166,7 @@ pub fn assemble(
     let mut machine = new_machine(host, vm, plan.ports, outlets);
     let counters = devices.install(&mut machine, &draft.slots);
     recorder.record(Phase::DevicesReady);
-    let vcpus = vcpus(&machine.vm, spec.vcpus, &draft.cpuid, plan.firmware_msrs)?;
+    let vcpus = vcpus(host, &machine.vm, spec.vcpus, draft)?;
     set_entry(host, &vcpus[0], &entry)?;
     recorder.record(Phase::VcpusReady);
     Ok(Parts {
@@ -259,6 +269,31 @@ fn command_line(plan: &BootPlan<'_>, kernel: &StoredKernel, slots: &[Slot]) -> R
     CommandLine::new(&plan.cmdline, &tokens, limit).map_err(|error| boot_error(error, &fields(plan)))
 }
 
+/// Refuses a kernel that would end at once because the processor, or what of it the spec does not hide, lacks an
+/// instruction that the kernel takes its random numbers from.
+fn refuse_missing_instructions(plan: &BootPlan<'_>, cpuid: &CpuidTemplate) -> Result<()> {
+    let missing = [
+        (
+            "RDRAND",
+            plan.executes.rdrand && cpuid.feature_word(1, |leaf| leaf.ecx) & (1 << 30) == 0,
+        ),
+        (
+            "RDSEED",
+            plan.executes.rdseed && cpuid.feature_word(7, |leaf| leaf.ebx) & (1 << 18) == 0,
+        ),
+    ];
+    match missing.into_iter().find(|(_, missing)| *missing) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let context = format!(
+                "takes its random numbers from the instruction {name}, which this host's processor lacks or cpu.mask \
+                 hides; use another host, or build the image without it"
+            );
+            Err(Error::unsupported(plan.kernel.1, context))
+        }
+    }
+}
+
 fn huge_pages_of(spec: &SandboxSpec, dense_memory: bool) -> HugePages {
     match spec.huge_pages {
         HugePagesSpec::Never => HugePages::Never,
@@ -349,13 +384,17 @@ fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>, tables: &TableCache
 }
 
 /// The vCPUs. All but the first wait for their start-up interrupt.
-fn vcpus(vm: &Vm, count: u32, cpuid: &CpuidTemplate, firmware_msrs: bool) -> Result<Vec<Vcpu>> {
+fn vcpus(host: &KvmHost, vm: &Vm, count: u32, draft: &Draft<'_>) -> Result<Vec<Vcpu>> {
     let mut vcpus = Vec::with_capacity(count as usize);
     for id in 0..count {
         let fd = vm.create_vcpu(id)?;
-        let leaves = cpuid.for_vcpu(id)?;
+        let tsc_khz = match draft.plan.timing_leaf {
+            true => host.tsc_khz(&fd),
+            false => None,
+        };
+        let leaves = draft.cpuid.for_vcpu(id, tsc_khz)?;
         fd.set_cpuid2(&leaves).map_err(KvmError::call("KVM_SET_CPUID2"))?;
-        if firmware_msrs {
+        if draft.plan.firmware_msrs {
             set_firmware_msrs(&fd)?;
         }
         vcpus.push(Vcpu { fd, id });

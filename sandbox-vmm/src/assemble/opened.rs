@@ -54,8 +54,8 @@ pub struct Prepared<'a> {
 pub fn open<'a>(host: &KvmHost, library: &Library, spec: &'a SandboxSpec) -> Result<Prepared<'a>> {
     spec.validate()?;
     refuse_what_is_missing(host, spec)?;
-    let plan = dialect::select(spec)?.plan(spec)?;
-    let kernel = library.kernel(&plan)?;
+    let kernel = library.kernel(spec)?;
+    let plan = dialect::select(spec, kernel.image())?.plan(spec, kernel.image())?;
     let initrd = library.initrd(&plan)?;
     let draft = Draft::new(host, spec, plan, &kernel)?;
     let readiness = Readiness::new(spec.ready.as_ref())?;

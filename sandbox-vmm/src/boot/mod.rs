@@ -17,7 +17,7 @@ mod pvh;
 pub mod registers;
 pub mod store;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 
 use std::fmt;
 

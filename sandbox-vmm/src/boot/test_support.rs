@@ -10,15 +10,15 @@ use super::image::elf_format::{EM_X86_64, ET_EXEC, FileHeader, NoteHeader, PT_LO
 use crate::memory::{GuestMemory, HugePages};
 
 /// Guest memory of `size` bytes.
-pub(super) fn memory(size: u64) -> GuestMemory {
+pub(crate) fn memory(size: u64) -> GuestMemory {
     GuestMemory::new(size, HugePages::Never, false).unwrap()
 }
 
 /// A file that is deleted at the end of the test.
-pub(super) struct TempFile(PathBuf);
+pub(crate) struct TempFile(PathBuf);
 
 impl TempFile {
-    pub(super) fn new(content: &[u8]) -> Self {
+    pub(crate) fn new(content: &[u8]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("sandbox-boot-test-{}-{number}", std::process::id()));
@@ -26,7 +26,7 @@ impl TempFile {
         Self(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -38,14 +38,14 @@ impl Drop for TempFile {
 }
 
 /// Writes ELF64 executables.
-pub(super) struct ElfBuilder {
-    pub(super) header: FileHeader,
-    pub(super) program_headers: Vec<ProgramHeader>,
+pub(crate) struct ElfBuilder {
+    pub(crate) header: FileHeader,
+    pub(crate) program_headers: Vec<ProgramHeader>,
     contents: Vec<Vec<u8>>,
 }
 
 impl ElfBuilder {
-    pub(super) fn new(entry: u64) -> Self {
+    pub(crate) fn new(entry: u64) -> Self {
         let mut header = FileHeader {
             file_type: ET_EXEC,
             machine: EM_X86_64,
@@ -64,7 +64,7 @@ impl ElfBuilder {
     }
 
     /// Adds a PT_LOAD of `memory_size` bytes, with another virtual than physical address.
-    pub(super) fn segment(self, address: u64, content: &[u8], memory_size: u64) -> Self {
+    pub(crate) fn segment(self, address: u64, content: &[u8], memory_size: u64) -> Self {
         let header = ProgramHeader {
             segment_type: PT_LOAD,
             virtual_address: address.wrapping_add(0xffff_ffff_8000_0000),
@@ -77,7 +77,7 @@ impl ElfBuilder {
     }
 
     /// Adds a PT_NOTE with one note.
-    pub(super) fn note(self, name: &[u8], note_type: u32, description: &[u8], alignment: usize) -> Self {
+    pub(crate) fn note(self, name: &[u8], note_type: u32, description: &[u8], alignment: usize) -> Self {
         let note = NoteHeader {
             name_size: name.len() as u32,
             description_size: description.len() as u32,
@@ -97,13 +97,13 @@ impl ElfBuilder {
         self.program_header(header, &content)
     }
 
-    pub(super) fn program_header(mut self, header: ProgramHeader, content: &[u8]) -> Self {
+    pub(crate) fn program_header(mut self, header: ProgramHeader, content: &[u8]) -> Self {
         self.program_headers.push(header);
         self.contents.push(content.to_vec());
         self
     }
 
-    pub(super) fn build(mut self) -> Vec<u8> {
+    pub(crate) fn build(mut self) -> Vec<u8> {
         self.header.program_header_count = self.program_headers.len() as u16;
         let table_size = self.program_headers.len() * size_of::<ProgramHeader>();
         let mut offset = (size_of::<FileHeader>() + table_size) as u64;
@@ -119,9 +119,9 @@ impl ElfBuilder {
 }
 
 /// Writes bzImages.
-pub(super) struct BzImageBuilder {
-    pub(super) header: setup_header,
-    pub(super) code: Vec<u8>,
+pub(crate) struct BzImageBuilder {
+    pub(crate) header: setup_header,
+    pub(crate) code: Vec<u8>,
 }
 
 impl Default for BzImageBuilder {
@@ -149,7 +149,7 @@ impl Default for BzImageBuilder {
 }
 
 impl BzImageBuilder {
-    pub(super) fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut file = vec![0; 0x1f1];
         file.extend_from_slice(self.header.as_slice());
         file.resize(4 * 512, 0);

@@ -4,8 +4,11 @@
 use sandbox_core::spec::{GuestSpec, SandboxSpec};
 use sandbox_core::{Error, Result};
 
-use super::{BootPlan, Dialect, Discovery, refuse_addresses};
+use super::told::refuse_addresses;
+use super::{BootPlan, Dialect, Discovery};
 use crate::boot::MemoryMap;
+use crate::boot::image::KernelImage;
+use crate::boot::image::origin::Executes;
 use crate::devices::legacy::PortMap;
 use crate::machine::vm::Chipset;
 use crate::renewal::Channel;
@@ -13,7 +16,7 @@ use crate::renewal::Channel;
 pub(super) struct Linux;
 
 impl Dialect for Linux {
-    fn plan<'a>(&self, spec: &'a SandboxSpec) -> Result<BootPlan<'a>> {
+    fn plan<'a>(&self, spec: &'a SandboxSpec, _image: &KernelImage) -> Result<BootPlan<'a>> {
         let GuestSpec::Linux(guest) = &spec.guest else {
             return Err(Error::unsupported("guest", "the Linux dialect runs linux guests"));
         };
@@ -35,6 +38,8 @@ impl Dialect for Linux {
             ports: PortMap::default(),
             firmware_msrs: true,
             dense_memory: true,
+            timing_leaf: false,
+            executes: Executes::default(),
         })
     }
 }

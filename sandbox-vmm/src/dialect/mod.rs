@@ -1,17 +1,27 @@
 //! Guest dialects: how each family of guests is fed. The machine knows no family; a dialect knows no KVM.
 
 mod bare;
+mod family;
+mod hermit;
 mod linux;
+mod nanos;
+mod osv;
+mod told;
+mod unikraft;
 
 use std::path::Path;
 
-use sandbox_core::spec::{BootProtocol, GuestSpec, NetworkSpec, SandboxSpec, UnikernelFamily};
+use sandbox_core::spec::{BootProtocol, GuestSpec, SandboxSpec};
 use sandbox_core::{Error, Result};
 
 use crate::boot::MemoryMap;
+use crate::boot::image::KernelImage;
+use crate::boot::image::origin::Executes;
 use crate::devices::legacy::PortMap;
 use crate::machine::vm::Chipset;
 use crate::renewal::Channel;
+
+pub use family::{Identification, identify};
 
 /// How a guest finds its virtio-mmio devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,56 +52,85 @@ pub struct BootPlan<'a> {
     pub chipset: Chipset,
     /// How a clone learns that it is one.
     pub renewal: Channel,
-    /// Ports beyond the common ones.
+    /// Ports beyond the common ones, and what the common ones mean.
     pub ports: PortMap,
     /// Whether the boot vCPU starts with caching by MTRR on and fast string operations, as firmware leaves it.
     pub firmware_msrs: bool,
     /// Whether it touches most of its memory, so that huge pages pay.
     pub dense_memory: bool,
+    /// Whether CPUID tells the frequency of the TSC, in the hypervisor's timing leaf: guests without kvmclock take a
+    /// tenth of a second to measure it otherwise.
+    pub timing_leaf: bool,
+    /// Instructions without which the guest ends at once.
+    pub executes: Executes,
 }
 
 /// A family of guests.
 pub trait Dialect: Sync {
-    /// What this guest wants.
+    /// What this guest wants, whose kernel file is `image`.
     ///
     /// # Errors
-    /// A part of the spec that this family has no way to be told.
-    fn plan<'a>(&self, spec: &'a SandboxSpec) -> Result<BootPlan<'a>>;
+    /// A part of the spec that this family has no way to be told, or cannot do without.
+    fn plan<'a>(&self, spec: &'a SandboxSpec, image: &KernelImage) -> Result<BootPlan<'a>>;
 }
 
-/// The dialect of a spec's guest.
+/// The kernel file of a spec's guest, and the spec's field that names it.
 ///
 /// # Errors
-/// A guest that is no micro-VM, or a family without a dialect here.
-pub fn select(spec: &SandboxSpec) -> Result<&'static dyn Dialect> {
+/// A guest that is no micro-VM.
+pub fn kernel_file(spec: &SandboxSpec) -> Result<(&Path, &'static str)> {
     match &spec.guest {
-        GuestSpec::Linux(_) => Ok(&linux::Linux),
-        GuestSpec::Unikernel(unikernel) => match unikernel.family {
-            // The one family there is; once there are more, the file tells.
-            UnikernelFamily::Auto | UnikernelFamily::Bare => Ok(&bare::Bare),
-            family => {
-                let context = format!("the family {family:?} is not supported yet; accepted: auto, bare");
-                Err(Error::unsupported("guest.unikernel.family", context))
-            }
-        },
-        _ => Err(Error::unsupported(
-            "guest",
-            "this backend runs linux and unikernel guests",
-        )),
+        GuestSpec::Linux(linux) => Ok((&linux.kernel, "guest.linux.kernel")),
+        GuestSpec::Unikernel(unikernel) => Ok((&unikernel.image, "guest.unikernel.image")),
+        _ => Err(no_micro_vm()),
     }
 }
 
-/// For families that cannot be told their address: refuses one, so that it does not quietly mean nothing.
-fn refuse_addresses(networks: &[NetworkSpec]) -> Result<()> {
-    for (index, network) in networks.iter().enumerate() {
-        let named = [
-            ("guest_address", network.guest_address.is_some()),
-            ("gateway", network.gateway.is_some()),
-        ];
-        if let Some((field, _)) = named.into_iter().find(|(_, given)| *given) {
-            let context = "this kind of guest cannot be told; configure the network inside";
-            return Err(Error::unsupported(format!("networks[{index}].{field}"), context));
-        }
+/// The dialect of a spec's guest, whose kernel file is `image`.
+///
+/// # Errors
+/// A guest that is no micro-VM, or a file that is not of the family that the spec says.
+pub fn select(spec: &SandboxSpec, image: &KernelImage) -> Result<&'static dyn Dialect> {
+    match &spec.guest {
+        GuestSpec::Linux(_) => Ok(&linux::Linux),
+        GuestSpec::Unikernel(unikernel) => family::dialect(unikernel, image),
+        _ => Err(no_micro_vm()),
     }
-    Ok(())
+}
+
+fn no_micro_vm() -> Error {
+    Error::unsupported("guest", "this backend runs linux and unikernel guests")
+}
+
+/// Specs and images for the dialects' tests.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::image::Source;
+    use crate::boot::test_support::ElfBuilder;
+
+    /// A kernel file that says nothing of its family.
+    pub(super) fn plain_image() -> KernelImage {
+        let file = ElfBuilder::new(0x10_0000).segment(0x10_0000, b"code", 4).build();
+        KernelImage::parse(Source::Bytes(&file)).unwrap()
+    }
+
+    /// A spec of a unikernel with these fields in the guest and beside it.
+    fn spec(guest: &str, rest: &str) -> SandboxSpec {
+        let comma = if rest.is_empty() { "" } else { ", " };
+        let json = format!(r#"{{"guest": {{"unikernel": {{"image": "i", {guest}}}}}{comma}{rest}}}"#);
+        SandboxSpec::from_json(json.as_bytes()).unwrap()
+    }
+
+    /// The command line that `dialect` makes.
+    pub(super) fn plan(dialect: &dyn Dialect, image: &KernelImage, guest: &str, rest: &str) -> String {
+        dialect.plan(&spec(guest, rest), image).unwrap().cmdline
+    }
+
+    /// The field that `dialect` refuses.
+    pub(super) fn refused(dialect: &dyn Dialect, image: &KernelImage, guest: &str, rest: &str) -> String {
+        let spec = spec(guest, rest);
+        let error = dialect.plan(&spec, image).err().unwrap();
+        error.field().unwrap().to_owned()
+    }
 }

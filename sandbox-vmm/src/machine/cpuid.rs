@@ -1,6 +1,8 @@
 //! The CPUID that a vCPU shows its guest: what KVM supports, with topology and identity put right and what the spec
 //! hides taken out.
 
+use std::borrow::Cow;
+
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
 use super::cpu_features;
@@ -33,8 +35,6 @@ pub struct CpuidConfig<'a> {
     pub vcpus: u32,
     /// Whether to offer the TSC-deadline timer.
     pub tsc_deadline: bool,
-    /// Frequency of the guest's TSC in kHz, if it is to be told in the hypervisor's timing leaf.
-    pub tsc_khz: Option<u32>,
     /// Features to hide.
     pub mask: &'a [String],
 }
@@ -57,21 +57,31 @@ impl CpuidTemplate {
             adapt(entry, config);
         }
         entries.extend(topology(config.vcpus));
-        if let Some(tsc_khz) = config.tsc_khz {
-            add_timing_leaf(&mut entries, tsc_khz);
-        }
         for name in config.mask {
             hide(&mut entries, name)?;
         }
         Ok(Self { entries })
     }
 
-    /// The CPUID of vCPU number `id`.
+    /// The value of a register of leaf `function`, subleaf 0; 0 if there is no such leaf.
+    pub fn feature_word(&self, function: u32, register: impl Fn(&kvm_cpuid_entry2) -> u32) -> u32 {
+        let found = self
+            .entries
+            .iter()
+            .find(|entry| (entry.function, entry.index) == (function, 0));
+        found.map_or(0, register)
+    }
+
+    /// The CPUID of vCPU number `id`, which tells the frequency of its TSC in kHz if there is one given.
     ///
     /// # Errors
     /// More leaves than KVM takes.
-    pub fn for_vcpu(&self, id: u32) -> Result<CpuId, CpuidError> {
-        let mut cpuid = CpuId::from_entries(&self.entries).map_err(|_| CpuidError::TooManyLeaves)?;
+    pub fn for_vcpu(&self, id: u32, tsc_khz: Option<u32>) -> Result<CpuId, CpuidError> {
+        let mut entries = Cow::Borrowed(&self.entries);
+        if let Some(tsc_khz) = tsc_khz {
+            add_timing_leaf(entries.to_mut(), tsc_khz);
+        }
+        let mut cpuid = CpuId::from_entries(&entries).map_err(|_| CpuidError::TooManyLeaves)?;
         for entry in cpuid.as_mut_slice() {
             match entry.function {
                 0x1 => entry.ebx = (entry.ebx & 0x00ff_ffff) | (id << 24),
@@ -206,7 +216,10 @@ mod tests {
             tsc_deadline: true,
             ..Default::default()
         };
-        let cpuid = CpuidTemplate::new(&supported(), &config).unwrap().for_vcpu(5).unwrap();
+        let cpuid = CpuidTemplate::new(&supported(), &config)
+            .unwrap()
+            .for_vcpu(5, None)
+            .unwrap();
         let first = leaf(&cpuid, 1, 0);
         assert_eq!((first.ebx >> 24, (first.ebx >> 16) & 0xff), (5, 6));
         assert_ne!(first.ecx & TSC_DEADLINE, 0);
@@ -219,10 +232,10 @@ mod tests {
     fn the_timing_leaf_is_reachable_from_the_base_leaf() {
         let config = CpuidConfig {
             vcpus: 1,
-            tsc_khz: Some(2_000_000),
             ..Default::default()
         };
-        let cpuid = CpuidTemplate::new(&supported(), &config).unwrap().for_vcpu(0).unwrap();
+        let template = CpuidTemplate::new(&supported(), &config).unwrap();
+        let cpuid = template.for_vcpu(0, Some(2_000_000)).unwrap();
         assert_eq!(leaf(&cpuid, HYPERVISOR_BASE, 0).eax, HYPERVISOR_TIMING);
         assert_eq!(leaf(&cpuid, HYPERVISOR_TIMING, 0).eax, 2_000_000);
     }
@@ -235,7 +248,10 @@ mod tests {
             mask: &mask,
             ..Default::default()
         };
-        let cpuid = CpuidTemplate::new(&supported(), &config).unwrap().for_vcpu(0).unwrap();
+        let cpuid = CpuidTemplate::new(&supported(), &config)
+            .unwrap()
+            .for_vcpu(0, None)
+            .unwrap();
         assert_eq!(leaf(&cpuid, 7, 0).ebx, !(1u32 << 5));
         let unknown = ["warp-drive".to_owned()];
         let config = CpuidConfig {

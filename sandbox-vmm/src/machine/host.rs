@@ -65,6 +65,7 @@ pub struct KvmHost {
     xsave_size: Option<usize>,
     saved_msrs: OnceLock<Vec<u32>>,
     reset_sregs: OnceLock<kvm_sregs>,
+    tsc_khz: OnceLock<Option<u32>>,
 }
 
 impl KvmHost {
@@ -93,6 +94,7 @@ impl KvmHost {
             saved_msrs: OnceLock::new(),
             kvm,
             reset_sregs: OnceLock::new(),
+            tsc_khz: OnceLock::new(),
         })
     }
 
@@ -154,6 +156,13 @@ impl KvmHost {
         }
         let sregs = vcpu.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
         Ok(*self.reset_sregs.get_or_init(|| sregs))
+    }
+
+    /// The frequency of a new vCPU's time stamp counter in kHz, the same for every vCPU of a host: asked of `vcpu` the
+    /// first time, and remembered. `None` where the host's counter has no steady frequency.
+    pub fn tsc_khz(&self, vcpu: &kvm_ioctls::VcpuFd) -> Option<u32> {
+        let ask = || vcpu.get_tsc_khz().ok().filter(|frequency| *frequency > 0);
+        *self.tsc_khz.get_or_init(ask)
     }
 
     /// True when KVM answers although the processor has no virtualisation for it: guest code is then emulated, or run

@@ -3,6 +3,7 @@
 use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
 use vm_memory::ByteValued;
 
+use super::origin::Origin;
 use super::{ImageError, KernelFormat, KernelImage, MAX_LOADED_SIZE, Segment, Source, check_placement};
 use crate::memory::layout::HIGH_MEMORY_START;
 
@@ -63,6 +64,9 @@ pub(super) fn parse(source: Source<'_>, head: &[u8]) -> Result<KernelImage, Imag
         linux_entry: Some(HIGH_MEMORY_START + ENTRY_64_OFFSET),
         pvh_entry: None,
         end: code_end.max(work_end),
+        origin: Origin::LINUX_HEADER,
+        hvt_entry: None,
+        solo5: None,
     })
 }
 

@@ -4,16 +4,17 @@ use vm_memory::ByteValued;
 
 use super::elf_format::{
     BIG_ENDIAN, BYTE_ORDER_OFFSET, CLASS_64, CLASS_OFFSET, EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390,
-    EM_X86_64, ET_DYN, ET_EXEC, FileHeader, LITTLE_ENDIAN, NoteHeader, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader,
+    EM_X86_64, ET_DYN, ET_EXEC, FileHeader, LITTLE_ENDIAN, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader,
 };
+use super::notes::{Note, Notes};
+use super::origin::{Maker, Origin};
+use super::solo5::{Solo5Image, Solo5Notes};
 use super::{
     IDENTITY_MAPPED_END, ImageError, KernelFormat, KernelImage, MAX_LOADED_SIZE, Segment, Source, check_placement,
 };
 
 /// Most program headers that are read: bounds the loop over a hostile file's table. Kernels have about five.
 const MAX_PROGRAM_HEADERS: u64 = 64;
-/// Most bytes of notes that are read, for the same reason. Kernels have about 500.
-const MAX_NOTES_SIZE: u64 = 64 << 10;
 /// Owner of the PVH note, with its NUL.
 const XEN_OWNER: &[u8] = b"Xen\0";
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the 32-bit entry (xen/include/public/elfnote.h).
@@ -25,43 +26,109 @@ struct Range {
     end: u64,
 }
 
+/// What the notes of all segments say.
+#[derive(Default)]
+struct Told {
+    pvh_entry: Option<u32>,
+    maker: Option<(Maker, &'static str)>,
+    solo5: Solo5Notes,
+}
+
+impl Told {
+    fn take(&mut self, note: &Note<'_>) {
+        if note.note_type == PHYS32_ENTRY && note.owner == XEN_OWNER && self.pvh_entry.is_none() {
+            self.pvh_entry = entry_address(note.description);
+        }
+        self.maker = self.maker.or(Origin::of_note(note));
+        self.solo5.take(note);
+    }
+}
+
 /// Checks the headers and collects the segments and entries.
 pub(super) fn parse(source: Source<'_>, head: &[u8]) -> Result<KernelImage, ImageError> {
-    let header = file_header(source, head)?;
+    let header = match file_header(source, head) {
+        Err(error @ ImageError::WrongArchitecture { .. }) => return Err(other_build(source).unwrap_or(error)),
+        header => header?,
+    };
     let mut segments = Vec::new();
     let mut ranges = Vec::new();
-    let mut pvh_entry = None;
+    let mut told = Told::default();
+    let mut interpreter = false;
     for program_header in program_headers(source, &header)? {
         match program_header.segment_type {
             PT_LOAD => load_segment(source, &program_header, &mut segments, &mut ranges)?,
-            PT_NOTE => pvh_entry = pvh_entry.or(find_pvh_entry(source, &program_header)?),
-            PT_INTERP => return Err(ImageError::NeedsInterpreter),
+            PT_NOTE => Notes::read(source, &program_header)?
+                .iter()
+                .for_each(|note| told.take(&note)),
+            PT_INTERP => interpreter = true,
             _ => {}
         }
     }
-    let size = segments.iter().map(|segment| segment.file_size).sum();
-    if size == 0 {
-        return Err(ImageError::NothingToLoad);
+    let solo5 = told.solo5.image()?.map(Box::new);
+    // Solo5 images name an interpreter that nobody has, so that they are not started as programs.
+    if interpreter && solo5.is_none() {
+        return Err(ImageError::NeedsInterpreter);
     }
-    if size > MAX_LOADED_SIZE {
-        return Err(ImageError::TooLarge {
-            size,
-            limit: MAX_LOADED_SIZE,
-        });
-    }
+    check_size(&segments)?;
     let loaded = |address: u64| ranges.iter().any(|range| (range.start..range.end).contains(&address));
-    let linux_entry = Some(header.entry).filter(|entry| loaded(*entry) && *entry < IDENTITY_MAPPED_END);
-    let pvh_entry = pvh_entry.filter(|entry| loaded(u64::from(*entry)));
-    if linux_entry.is_none() && pvh_entry.is_none() {
+    let entry = Some(header.entry).filter(|entry| loaded(*entry) && *entry < IDENTITY_MAPPED_END);
+    let pvh_entry = told.pvh_entry.filter(|entry| loaded(u64::from(*entry)));
+    if entry.is_none() && pvh_entry.is_none() {
         return Err(ImageError::NoEntry { entry: header.entry });
     }
+    let lowest = ranges.iter().map(|range| range.start).min().unwrap_or(0);
     Ok(KernelImage {
         format: KernelFormat::Elf,
         segments,
-        linux_entry,
+        linux_entry: entry.filter(|_| solo5.is_none()),
         pvh_entry,
         end: ranges.iter().map(|range| range.end).max().unwrap_or(0),
+        origin: origin(source, told.maker, solo5.as_deref(), lowest)?,
+        hvt_entry: entry.filter(|_| solo5.is_some()),
+        solo5,
     })
+}
+
+fn origin(
+    source: Source<'_>,
+    maker: Option<(Maker, &'static str)>,
+    solo5: Option<&Solo5Image>,
+    lowest: u64,
+) -> Result<Origin, ImageError> {
+    let maker = match solo5 {
+        Some(_) => Some((Maker::Solo5, "it has Solo5's ELF notes of interface and manifest")),
+        None => maker,
+    };
+    match maker {
+        Some(_) => Ok(Origin {
+            maker,
+            ..Origin::default()
+        }),
+        None => Origin::of_words(source, lowest),
+    }
+}
+
+/// A build for another kind of machine, of a project whose build for this one would run.
+fn other_build(source: Source<'_>) -> Option<ImageError> {
+    let origin = Origin::of_words(source, 0).ok()?;
+    match origin.maker? {
+        (Maker::Unikraft, _) => Some(ImageError::OtherBuild {
+            what: "a Unikraft image for QEMU, in 32-bit Multiboot format and with devices on a PCI bus".to_owned(),
+            instead: "build it for Firecracker (the target fc, KVM_VMM_FIRECRACKER)",
+        }),
+        _ => None,
+    }
+}
+
+fn check_size(segments: &[Segment]) -> Result<(), ImageError> {
+    match segments.iter().map(|segment| segment.file_size).sum() {
+        0 => Err(ImageError::NothingToLoad),
+        size if size > MAX_LOADED_SIZE => Err(ImageError::TooLarge {
+            size,
+            limit: MAX_LOADED_SIZE,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn file_header(source: Source<'_>, head: &[u8]) -> Result<FileHeader, ImageError> {
@@ -163,46 +230,6 @@ fn load_segment(
         });
     }
     Ok(())
-}
-
-/// Looks for the PVH entry among the notes of one segment.
-fn find_pvh_entry(source: Source<'_>, header: &ProgramHeader) -> Result<Option<u32>, ImageError> {
-    if header.file_size > MAX_NOTES_SIZE {
-        return Err(ImageError::TooMany {
-            what: "bytes of notes",
-            count: header.file_size,
-            limit: MAX_NOTES_SIZE,
-        });
-    }
-    let mut notes = vec![0; header.file_size as usize];
-    source.read(&mut notes, header.offset, "a note segment")?;
-    // Notes are padded to 4 bytes, or to 8 where the segment says so.
-    let alignment = match header.alignment {
-        8 => 8,
-        _ => 4,
-    };
-    let mut rest = notes.as_slice();
-    while let Some((note, name, description)) = next_note(&mut rest, alignment) {
-        if note.note_type == PHYS32_ENTRY && name == XEN_OWNER {
-            return Ok(entry_address(description));
-        }
-    }
-    Ok(None)
-}
-
-/// Splits the first note off; `None` at the end, or where the lengths leave the segment.
-fn next_note<'a>(rest: &mut &'a [u8], alignment: usize) -> Option<(NoteHeader, &'a [u8], &'a [u8])> {
-    let mut note = NoteHeader::default();
-    let header_size = size_of::<NoteHeader>();
-    note.as_mut_slice().copy_from_slice(rest.get(..header_size)?);
-    let name_end = header_size.checked_add(note.name_size as usize)?;
-    let description_start = name_end.checked_next_multiple_of(alignment)?;
-    let description_end = description_start.checked_add(note.description_size as usize)?;
-    let name = rest.get(header_size..name_end)?;
-    let description = rest.get(description_start..description_end)?;
-    let next = description_end.checked_next_multiple_of(alignment)?;
-    *rest = rest.get(next..).unwrap_or_default();
-    Some((note, name, description))
 }
 
 /// The entry is a 32-bit address, which older Linux kernels store in 8 bytes.

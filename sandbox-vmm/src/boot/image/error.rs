@@ -48,6 +48,14 @@ pub enum ImageError {
         /// `e_type` of the ELF header.
         elf_type: u16,
     },
+    /// A unikernel that was built for another kind of machine.
+    #[error("it is {what}: {instead}")]
+    OtherBuild {
+        /// What was built.
+        what: String,
+        /// What to build.
+        instead: &'static str,
+    },
     /// No segment has content.
     #[error("the kernel has no segment to load: link it with program headers")]
     NothingToLoad,

@@ -7,6 +7,9 @@ mod bzimage;
 mod elf;
 pub(super) mod elf_format;
 mod error;
+mod notes;
+pub mod origin;
+pub mod solo5;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -16,6 +19,8 @@ use linux_loader::loader::bootparam::setup_header;
 use crate::memory::layout::{CMDLINE_MAX_SIZE, GAP_START, HIGH_MEMORY_START};
 
 pub use error::ImageError;
+use origin::Origin;
+use solo5::Solo5Image;
 pub use source::Source;
 
 /// Most bytes of a kernel that are loaded. It bounds the host memory that one file can claim in the kernel store.
@@ -62,6 +67,12 @@ pub struct KernelImage {
     pub pvh_entry: Option<u32>,
     /// First guest-physical address behind all that the kernel needs before it looks at the memory map.
     pub end: u64,
+    /// Which project it comes from, as far as the file tells.
+    pub origin: Origin,
+    /// Entry of a Solo5 image by the hvt interface, guest-physical; it has no other.
+    pub hvt_entry: Option<u64>,
+    /// What a Solo5 image demands.
+    pub solo5: Option<Box<Solo5Image>>,
 }
 
 impl KernelImage {

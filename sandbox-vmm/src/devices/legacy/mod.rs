@@ -12,7 +12,7 @@ use sandbox_core::ConsoleLog;
 use serde::{Deserialize, Serialize};
 
 pub use persist::{LegacyState, SerialState};
-pub use power::PowerEvent;
+pub use power::{ExitPort, PowerEvent};
 pub use serial::{SERIAL_GSI, SerialPort};
 
 use crate::devices::virtio::InterruptLine;
@@ -26,6 +26,8 @@ const I8042_DATA: u16 = 0x60;
 const I8042_COMMAND: u16 = 0x64;
 const RTC_INDEX: u16 = 0x70;
 const RTC_DATA: u16 = 0x71;
+/// System control port A of a PC/AT.
+const SYSTEM_CONTROL: u16 = 0x92;
 /// Bytes of boot progress; [`BOOT_PORT_READY`] says that the guest is ready to serve.
 pub const BOOT_PORT: u16 = 0x3f0;
 /// Written to [`BOOT_PORT`] by a guest that is ready.
@@ -53,8 +55,10 @@ pub enum PortEffect {
 /// What stands at a guest family's ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMap {
-    /// Port whose first written byte ends the guest with that exit code.
-    pub debug_exit: Option<u16>,
+    /// Where the guest ends itself with an exit code.
+    pub exit: Option<ExitPort>,
+    /// Whether the keyboard controller's reset pulse is how the guest powers off.
+    pub reset_is_power_off: bool,
 }
 
 /// The devices at fixed ports.
@@ -109,12 +113,12 @@ impl LegacyDevices {
                 PortEffect::None
             }
             RTC_INDEX => self.rtc.select(data),
-            I8042_COMMAND => power::keyboard_controller(data),
+            I8042_COMMAND => power::keyboard_controller(data, self.map.reset_is_power_off),
+            SYSTEM_CONTROL => power::system_control(data),
             SLEEP_CONTROL_PORT => power::sleep_control(data),
             IDENTITY_PORT => self.identity.write(data),
             BOOT_PORT if data.first() == Some(&BOOT_PORT_READY) => PortEffect::Ready,
-            _ if Some(port) == self.map.debug_exit => power::debug_exit(data),
-            _ => PortEffect::None,
+            _ => self.map.exit.map_or(PortEffect::None, |exit| exit.write(port, data)),
         }
     }
 }
@@ -149,7 +153,8 @@ mod tests {
     #[test]
     fn every_way_to_end_is_told_apart() {
         let (devices, _) = devices(PortMap {
-            debug_exit: Some(0x501),
+            exit: Some(ExitPort::Byte(0x501)),
+            ..PortMap::default()
         });
         assert_eq!(devices.write(0x64, &[0xfe]), PortEffect::End(PowerEvent::Reset));
         assert_eq!(devices.write(0x604, &[0x34]), PortEffect::End(PowerEvent::PowerOff));
@@ -167,5 +172,34 @@ mod tests {
     fn no_debug_exit_unless_the_family_has_one() {
         let (devices, _) = devices(PortMap::default());
         assert_eq!(devices.write(0x501, &[0]), PortEffect::None);
+        assert_eq!(devices.write(0xf4, &[1, 0, 0, 0]), PortEffect::None);
+    }
+
+    #[test]
+    fn a_debug_exit_device_tells_success_from_failure() {
+        let (devices, _) = devices(PortMap {
+            exit: Some(ExitPort::DebugExit { port: 0xf4, success: 1 }),
+            ..PortMap::default()
+        });
+        for (written, code) in [
+            ([1, 0, 0, 0], 0),
+            ([0; 4], 1),
+            ([2, 0, 0, 0], 5),
+            ([0xff, 0, 0, 0], 0xff),
+        ] {
+            let expected = PortEffect::End(PowerEvent::ExitCode(code));
+            assert_eq!(devices.write(0xf4, &written), expected, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn where_a_reset_pulse_is_power_off_the_system_control_port_still_resets() {
+        let (devices, _) = devices(PortMap {
+            reset_is_power_off: true,
+            ..PortMap::default()
+        });
+        assert_eq!(devices.write(0x64, &[0xfe]), PortEffect::End(PowerEvent::PowerOff));
+        assert_eq!(devices.write(0x92, &[1]), PortEffect::End(PowerEvent::Reset));
+        assert_eq!(devices.write(0x92, &[2]), PortEffect::None);
     }
 }

@@ -1,0 +1,120 @@
+//! Hermit: its loader is the kernel, and the application with Hermit's own kernel in it is the initial RAM disk. Devices
+//! and addresses stand on the command line, the application's arguments behind `--`.
+//!
+//! The loader takes every entry of the memory map for memory, so there is RAM in it alone. The end is told on the port
+//! of QEMU's debug-exit device, as success or failure.
+
+use sandbox_core::spec::{SandboxSpec, UnikernelGuest};
+use sandbox_core::{Error, Result};
+
+use super::{BootPlan, Dialect, Discovery, told};
+use crate::boot::MemoryMap;
+use crate::boot::image::KernelImage;
+use crate::boot::image::origin::Executes;
+use crate::devices::legacy::{ExitPort, PortMap};
+use crate::machine::vm::Chipset;
+use crate::renewal::Channel;
+
+const NAME: &str = "Hermit";
+/// Least memory that it was seen to work with, in bytes.
+const LEAST_MEMORY: u64 = 10 << 20;
+/// QEMU's debug-exit device, as Hermit expects it.
+const EXIT_PORT: u16 = 0xf4;
+/// What Hermit writes there when the application returned 0.
+const SUCCESS: u32 = 1;
+
+pub(super) struct Hermit;
+
+impl Dialect for Hermit {
+    fn plan<'a>(&self, spec: &'a SandboxSpec, _image: &KernelImage) -> Result<BootPlan<'a>> {
+        let guest = told::unikernel(spec)?;
+        told::require_memory(spec, LEAST_MEMORY, NAME)?;
+        told::refuse_processors(spec, NAME)?;
+        let Some(initrd) = &guest.initrd else {
+            let context = "is left out, and Hermit's loader starts the application that is given there";
+            return Err(Error::invalid("guest.unikernel.initrd", context));
+        };
+        Ok(BootPlan {
+            kernel: (&guest.image, "guest.unikernel.image"),
+            initrd: Some((initrd, "guest.unikernel.initrd")),
+            cmdline: cmdline(guest, spec)?,
+            cmdline_field: told::cmdline_field(guest),
+            protocol: guest.protocol,
+            discovery: Discovery::CommandLine,
+            memory_map: MemoryMap::RamOnly,
+            chipset: Chipset {
+                irqchip: true,
+                pit: false,
+            },
+            renewal: Channel::None,
+            ports: PortMap {
+                exit: Some(ExitPort::DebugExit {
+                    port: EXIT_PORT,
+                    success: SUCCESS,
+                }),
+                ..PortMap::default()
+            },
+            firmware_msrs: false,
+            dense_memory: false,
+            timing_leaf: true,
+            executes: Executes::default(),
+        })
+    }
+}
+
+fn cmdline(guest: &UnikernelGuest, spec: &SandboxSpec) -> Result<String> {
+    if let Some(raw) = &guest.cmdline {
+        told::refuse_addresses(&spec.networks)?;
+        return Ok(raw.clone());
+    }
+    let mut words = Vec::new();
+    if let Some(address) = told::one_address(&spec.networks, NAME)? {
+        words.push(format!(
+            "-ip {} -mask {}",
+            address.cidr.address(),
+            address.cidr.netmask()
+        ));
+        words.extend(address.gateway.map(|gateway| format!("-gateway {gateway}")));
+    }
+    let variables = told::words(&guest.env, "guest.unikernel.env", told::QUOTED, told::quoted)?;
+    words.extend(variables.iter().map(|variable| format!("env={variable}")));
+    let arguments = told::words(&guest.args, "guest.unikernel.args", told::QUOTED, told::quoted)?;
+    if !arguments.is_empty() {
+        words.push("--".to_owned());
+        words.extend(arguments);
+    }
+    Ok(words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::tests::{plain_image, plan, refused};
+
+    #[test]
+    fn address_environment_and_arguments_are_told_in_its_own_words() {
+        let told = plan(
+            &Hermit,
+            &plain_image(),
+            r#""initrd": "a", "args": ["-v", "a b"], "env": ["A=x y"]"#,
+            r#""networks": [{"id": "n", "guest_address": "10.0.0.2/30", "gateway": "10.0.0.1"}]"#,
+        );
+        assert_eq!(
+            told,
+            r#"-ip 10.0.0.2 -mask 255.255.255.252 -gateway 10.0.0.1 env="A=x y" -- -v "a b""#
+        );
+    }
+
+    #[test]
+    fn what_it_cannot_do_without_and_cannot_be_told_is_refused() {
+        let cases = [
+            (r#""args": []"#, "", "guest.unikernel.initrd"),
+            (r#""initrd": "a", "args": ["a\\b"]"#, "", "guest.unikernel.args[0]"),
+            (r#""initrd": "a""#, r#""vcpus": 2"#, "vcpus"),
+            (r#""initrd": "a""#, r#""memory": 4194304"#, "memory"),
+        ];
+        for (guest, spec, field) in cases {
+            assert_eq!(refused(&Hermit, &plain_image(), guest, spec), field);
+        }
+    }
+}
