@@ -89,31 +89,16 @@ impl Origin {
     /// What the file's words say, where its notes say nothing. `lowest` is its lowest physical address.
     pub(super) fn of_words(source: Source<'_>, lowest: u64) -> Result<Self, ImageError> {
         let found = search(source)?;
-        let mut origin = Self::default();
-        origin.maker = if found.has(Word::UnikraftBootInfo) {
-            Some((Maker::Unikraft, "it has a section .uk_bootinfo"))
-        } else if found.has(Word::HermitLoader) {
-            Some((Maker::HermitLoader, "it has the words \"Hermit Loader version\""))
-        } else if found.has(Word::NanosFileSystem) {
-            Some((
-                Maker::Nanos,
-                "it has a message of Nanos' own file system, \"tfs magic mismatch\"",
-            ))
-        } else if found.has(Word::OsvOptions) {
-            Some((Maker::Osv, "it has the words \"OSv options:\""))
-        } else if lowest >= LINUX_LOAD_ADDRESS && found.has(Word::LinuxVersion) {
-            Some((
-                Maker::Linux,
-                "it is loaded at 16 MiB or above and has the words \"Linux version\"",
-            ))
-        } else {
-            None
-        };
-        if matches!(origin.maker, Some((Maker::Unikraft, _))) {
-            origin.reads_parameters = found.has(Word::UnikraftParameters);
-            origin.executes = found.executes;
-        }
-        Ok(origin)
+        let maker = found.maker(lowest);
+        let is_unikraft = matches!(maker, Some((Maker::Unikraft, _)));
+        Ok(Self {
+            maker,
+            reads_parameters: is_unikraft && found.has(Word::UnikraftParameters),
+            executes: match is_unikraft {
+                true => found.executes,
+                false => Executes::default(),
+            },
+        })
     }
 }
 
@@ -148,6 +133,28 @@ struct Found {
 impl Found {
     fn has(&self, word: Word) -> bool {
         self.words[word as usize]
+    }
+
+    fn maker(&self, lowest: u64) -> Option<(Maker, &'static str)> {
+        if self.has(Word::UnikraftBootInfo) {
+            Some((Maker::Unikraft, "it has a section .uk_bootinfo"))
+        } else if self.has(Word::HermitLoader) {
+            Some((Maker::HermitLoader, "it has the words \"Hermit Loader version\""))
+        } else if self.has(Word::NanosFileSystem) {
+            Some((
+                Maker::Nanos,
+                "it has a message of Nanos' own file system, \"tfs magic mismatch\"",
+            ))
+        } else if self.has(Word::OsvOptions) {
+            Some((Maker::Osv, "it has the words \"OSv options:\""))
+        } else if lowest >= LINUX_LOAD_ADDRESS && self.has(Word::LinuxVersion) {
+            Some((
+                Maker::Linux,
+                "it is loaded at 16 MiB or above and has the words \"Linux version\"",
+            ))
+        } else {
+            None
+        }
     }
 }
 
