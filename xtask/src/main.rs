@@ -7,6 +7,7 @@ mod cache;
 mod demo;
 mod elf;
 mod ext4;
+mod functions;
 mod host_kind;
 mod kvm_host;
 mod packages;
@@ -59,6 +60,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         name: "assets",
         usage: assets::USAGE,
         main: assets::main,
+    },
+    Subcommand {
+        name: "functions",
+        usage: functions::USAGE,
+        main: functions::main,
     },
 ];
 

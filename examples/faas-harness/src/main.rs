@@ -20,6 +20,7 @@ mod pool;
 mod state_folder;
 
 use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use sandbox_net::AddressPool;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::function::FunctionSpec;
-use crate::http::Server;
+use crate::http::{Audience, Server};
 use crate::options::{Command, Options, USAGE};
 use crate::platform::{Platform, Setup};
 use crate::state_folder::StateFolder;
@@ -64,12 +65,15 @@ fn run(options: &Options) -> Result<()> {
 }
 
 async fn serve(options: &Options) -> Result<()> {
-    let server = Server::bind(options.listen).await?;
+    let server = Server::bind(options.listen, Audience::Clients).await?;
+    // Instances reach the host by the address of its end of their network, whatever the platform's own address is.
+    let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
+    let readiness = Server::bind(any, Audience::Instances).await?;
     let state = StateFolder::open(options.state.as_deref()).context("cannot make the platform's state folder")?;
     let platform = Platform::open(Setup {
         state: state.path(),
         addresses: AddressPool::subnets(options.network)?,
-        port: server.address().port(),
+        ready_port: readiness.address().port(),
     })?;
     if let Some(file) = &options.functions {
         for function in functions_file::read(file)? {
@@ -87,6 +91,7 @@ async fn serve(options: &Options) -> Result<()> {
         println!("try it:  curl http://{address}/function/hello");
     }
     tokio::spawn(Arc::clone(&platform).tend());
+    tokio::spawn(readiness.serve(Arc::clone(&platform), std::future::pending()));
     server.serve(Arc::clone(&platform), told_to_end()?).await;
     tokio::time::timeout(DRAIN_PATIENCE, platform.close())
         .await

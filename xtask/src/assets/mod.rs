@@ -119,7 +119,7 @@ pub(crate) fn build_vmlinux(output: &Path, kernel: &Kernel) -> Result<()> {
 }
 
 /// Compiles one C file to a stripped static program.
-fn c_program(name: &str, source: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn c_program(name: &str, source: &[u8]) -> Result<Vec<u8>> {
     let scratch = Scratch::below(&std::env::temp_dir(), name)?;
     let file = scratch.path().join(name).with_extension("c");
     let program = scratch.path().join(name);

@@ -8,4 +8,5 @@ mod reply;
 mod router;
 mod server;
 
+pub use router::Audience;
 pub use server::Server;

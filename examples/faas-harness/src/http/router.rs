@@ -10,8 +10,25 @@ use super::reply::{self, Refusal, Reply};
 use super::{management, provider};
 use crate::platform::Platform;
 
-/// Answers a request of `client`.
-pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>, client: SocketAddr) -> Reply {
+/// Who is listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Whoever calls functions and deploys them.
+    Clients,
+    /// The instances: they are heard when they say that they are ready, and have no other say.
+    Instances,
+}
+
+/// Answers a request of an instance at `client`.
+pub fn route_instance(platform: &Platform, request: &Request<Incoming>, client: SocketAddr) -> Reply {
+    match (request.method(), request.uri().path()) {
+        (&Method::POST, "/ready") => management::ready(platform, client),
+        (method, path) => reply::error(StatusCode::NOT_FOUND, format!("there is nothing at {method} {path}")),
+    }
+}
+
+/// Answers a client's request.
+pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let method = request.method().clone();
@@ -31,7 +48,6 @@ pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>, client:
         (&Method::GET, ["metrics"]) => management::metrics(platform),
         (&Method::GET, ["stats"]) => management::stats(platform),
         (&Method::DELETE, ["stats"]) => management::forget_times(platform),
-        (&Method::POST, ["ready"]) => management::ready(platform, client),
         (&Method::POST | &Method::GET, ["pre-boot", count]) => match only_function(platform) {
             Ok(name) => management::pre_boot(platform, &name, count).await,
             Err(refusal) => refusal.into(),

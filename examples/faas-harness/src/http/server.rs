@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::router::route;
+use super::router::{self, Audience};
 use crate::platform::Platform;
 
 /// A client that sends its request's head more slowly than this is sent away: a slow-loris attack holds connections.
@@ -38,21 +38,26 @@ pub enum ServerError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    audience: Audience,
 }
 
 impl Server {
-    /// Listens on `address`; port 0 lets the kernel choose one.
+    /// Listens on `address` for `audience`; port 0 lets the kernel choose one.
     ///
     /// # Errors
     /// See [`ServerError`].
-    pub async fn bind(address: SocketAddr) -> Result<Self, ServerError> {
+    pub async fn bind(address: SocketAddr, audience: Audience) -> Result<Self, ServerError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => ServerError::Taken(address),
             _ => ServerError::Listen(address, error),
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Ok(Self {
+            listener,
+            address,
+            audience,
+        })
     }
 
     /// Where it listens.
@@ -68,8 +73,8 @@ impl Server {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, client)) => {
-                        let platform = Arc::clone(&platform);
-                        tokio::spawn(connection(stream, client, platform, ended.clone()));
+                        let visit = Visit { client, audience: self.audience, platform: Arc::clone(&platform) };
+                        tokio::spawn(connection(stream, visit, ended.clone()));
                     }
                     Err(error) => {
                         // Most likely no descriptor is free: some connection must end first.
@@ -88,12 +93,25 @@ impl Server {
     }
 }
 
-async fn connection(stream: TcpStream, client: SocketAddr, platform: Arc<Platform>, mut ended: watch::Receiver<bool>) {
+/// Who is on a connection, and whom they see.
+struct Visit {
+    client: SocketAddr,
+    audience: Audience,
+    platform: Arc<Platform>,
+}
+
+async fn connection(stream: TcpStream, visit: Visit, mut ended: watch::Receiver<bool>) {
     // An answer's last piece must not wait for the client's acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
-        let platform = Arc::clone(&platform);
-        async move { Ok::<_, Infallible>(route(&platform, request, client).await) }
+        let platform = Arc::clone(&visit.platform);
+        async move {
+            let reply = match visit.audience {
+                Audience::Clients => router::route(&platform, request).await,
+                Audience::Instances => router::route_instance(&platform, &request, visit.client),
+            };
+            Ok::<_, Infallible>(reply)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -55,8 +55,8 @@ pub struct Launcher {
     runtime: Runtime,
     addresses: AddressPool,
     ready: ReadyBoard,
-    /// Where the platform listens, on every address of the host.
-    platform_port: u16,
+    /// Where instances are heard, on every address of the host.
+    ready_port: u16,
     counter: AtomicU64,
     /// Starts that may run at a time.
     slots: Slots,
@@ -64,14 +64,14 @@ pub struct Launcher {
 
 impl Launcher {
     /// A launcher whose instances have addresses of `addresses`.
-    pub fn new(addresses: AddressPool, ready: ReadyBoard, platform_port: u16) -> Self {
+    pub fn new(addresses: AddressPool, ready: ReadyBoard, ready_port: u16) -> Self {
         // Starts wait for the kernel as much as they compute; far more at a time only make each of them later.
         let at_a_time = std::thread::available_parallelism().map_or(1, usize::from) * 4;
         Self {
             runtime: Runtime::new(),
             addresses,
             ready,
-            platform_port,
+            ready_port,
             counter: AtomicU64::new(0),
             slots: Slots::new(at_a_time),
         }
@@ -145,7 +145,7 @@ impl Launcher {
             guest_address: guest.to_string(),
             gateway: host.address().into(),
             instance: name.clone(),
-            ready_url: format!("http://{}:{}/ready", host.address(), self.platform_port),
+            ready_url: format!("http://{}:{}/ready", host.address(), self.ready_port),
         };
         values.fill(&mut spec);
         spec.id = Some(name);

@@ -44,8 +44,8 @@ pub struct Setup<'a> {
     pub state: &'a Path,
     /// Where instances get their addresses from.
     pub addresses: AddressPool,
-    /// The port that it listens on, for the instances' own POST.
-    pub port: u16,
+    /// The port on which instances are heard, on every address of the host.
+    pub ready_port: u16,
 }
 
 /// The platform.
@@ -74,7 +74,7 @@ impl Platform {
         let platform = Arc::new(Self {
             functions: RwLock::default(),
             changing: Mutex::default(),
-            launcher: Arc::new(Launcher::new(setup.addresses, ready.clone(), setup.port)),
+            launcher: Arc::new(Launcher::new(setup.addresses, ready.clone(), setup.ready_port)),
             builtins,
             ready,
             store,

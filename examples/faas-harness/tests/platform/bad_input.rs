@@ -63,7 +63,6 @@ fn requests_that_lead_nowhere_are_answered_with_a_reason() {
             ("GET", "/system/logs", 400),
             ("PATCH", "/system/functions", 404),
             ("POST", "/pre-boot/hello/many", 400),
-            ("POST", "/ready", 404),
         ] {
             let answer = platform.request(method, path, "");
             assert_eq!(answer.status, status, "{method} {path}");
