@@ -25,6 +25,7 @@
 //!
 //! The contract stands in [`sandbox_core`], re-exported here; [`Runtime`] picks the backend that a spec asks for.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use sandbox_core::{
@@ -70,6 +71,14 @@ impl Runtime {
                 "there is no container backend yet",
             )),
         }
+    }
+
+    /// Makes a sandbox from a snapshot folder, in state [`State::Paused`], or running if the options say start.
+    ///
+    /// # Errors
+    /// Anything wrong with the snapshot, the options or the host. Nothing is left behind then.
+    pub fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
+        self.kvm()?.restore(snapshot, options)
     }
 
     /// The KVM backend, opened on first use.

@@ -14,6 +14,7 @@ use crate::machine::probe;
 use crate::sandbox::confinement::Unconfined;
 use crate::sandbox::life::Life;
 use crate::sandbox::shared::Shared;
+use crate::sandbox::snapshot::restore;
 use crate::sandbox::{CAPABILITIES, KvmSandbox, Outlets};
 
 /// How the KVM backend is set up.
@@ -123,9 +124,8 @@ impl Backend for KvmBackend {
         Ok(Box::new(sandbox))
     }
 
-    fn restore(&self, _snapshot: &Path, _options: &RestoreOptions) -> Result<Restored> {
-        let context = "micro-VMs cannot be restored yet";
-        Err(Error::new(sandbox_core::ErrorKind::Unsupported, context))
+    fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
+        restore(&self.0, snapshot, options)
     }
 }
 

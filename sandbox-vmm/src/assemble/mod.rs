@@ -397,7 +397,7 @@ fn vcpus(host: &KvmHost, vm: &Vm, count: u32, draft: &Draft<'_>) -> Result<Vec<V
         if draft.plan.firmware_msrs {
             set_firmware_msrs(&fd)?;
         }
-        vcpus.push(Vcpu { fd, id });
+        vcpus.push(Vcpu { fd, id, cpuid: leaves });
     }
     Ok(vcpus)
 }

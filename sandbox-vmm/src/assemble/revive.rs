@@ -20,12 +20,12 @@ use crate::renewal::{self, Channel, NewIdentity, RenewalError};
 use crate::sandbox::Outlets;
 use crate::sandbox::life::Assembly;
 use crate::snapshot::saved::{Origin, SavedMachine};
+use crate::snapshot::section::Identity;
 
 /// Where a revived guest's memory comes from.
 pub enum MemorySource<'a> {
     /// An image, which it shares with others until it writes.
     Image(&'a Arc<MemoryImage>),
-    #[allow(dead_code, reason = "restores from a folder have it")]
     /// Memory of its own, which this fills.
     Filled(&'a dyn Fn(&GuestMemory) -> Result<()>),
 }
@@ -54,6 +54,8 @@ pub struct Revival<'a> {
     pub saved: &'a SavedMachine,
     /// Its memory.
     pub memory: &'a MemorySource<'a>,
+    /// The snapshot that its memory is of: a difference can be taken to it.
+    pub snapshot: Option<Identity>,
     /// What it is told of its own, if it is another sandbox than the saved one.
     pub identity: Option<NewIdentity>,
 }
@@ -113,6 +115,9 @@ pub fn revive(
     recorder.record(Phase::VmCreated);
     let memory = revival.memory.map(spec, huge_pages_of(spec, origin.dense_memory))?;
     let vm = Arc::new(Vm::new(vm, memory, origin.chipset, spec.track_dirty)?);
+    if let Some(snapshot) = revival.snapshot {
+        vm.dirty().begin(snapshot);
+    }
     recorder.record(Phase::MemoryMapped);
     let mut machine = new_machine(host, vm, origin.ports, outlets);
     let counters = devices.install(&mut machine, &devices::slots(spec)?);
@@ -145,8 +150,7 @@ fn vcpus(host: &KvmHost, machine: &Machine, saved: &SavedMachine) -> Result<Vec<
     let mut vcpus = Vec::with_capacity(saved.vcpus.len());
     for (id, state) in (0..).zip(&saved.vcpus) {
         let fd = machine.vm.create_vcpu(id)?;
-        state.restore(host, &fd, &passed)?;
-        vcpus.push(Vcpu { fd, id });
+        vcpus.push(state.restore(host, fd, id, &passed)?);
     }
     Ok(vcpus)
 }

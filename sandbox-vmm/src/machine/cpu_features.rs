@@ -1,5 +1,7 @@
 //! Names of processor features, as Linux shows them in `/proc/cpuinfo`, and the CPUID bits that they stand for.
 
+use kvm_bindings::kvm_cpuid_entry2;
+
 /// A register that CPUID returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Register {
@@ -41,6 +43,29 @@ pub fn find(name: &str) -> Option<Vec<Bit>> {
         })
         .collect();
     (!bits.is_empty()).then_some(bits)
+}
+
+/// The names of all features in a CPUID.
+pub fn names(cpuid: &[kvm_cpuid_entry2]) -> Vec<&'static str> {
+    let has = |word: &Word, bit: u8| {
+        let entry = cpuid
+            .iter()
+            .find(|entry| (entry.function, entry.index) == (word.leaf, word.subleaf));
+        entry.is_some_and(|entry| {
+            let register = match word.register {
+                Register::Eax => entry.eax,
+                Register::Ebx => entry.ebx,
+                Register::Ecx => entry.ecx,
+                Register::Edx => entry.edx,
+            };
+            register & (1 << bit) != 0
+        })
+    };
+    let of_word = |word: &'static Word| {
+        let present = word.names.iter().filter(|(bit, _)| has(word, *bit));
+        present.map(|(_, name)| *name).collect::<Vec<_>>()
+    };
+    WORDS.iter().flat_map(of_word).collect()
 }
 
 struct Word {

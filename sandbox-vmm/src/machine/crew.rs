@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use kvm_ioctls::VcpuFd;
-
 use super::kick::Kicker;
+use super::vcpu::Vcpu;
 
 /// What the vCPU threads are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +27,8 @@ pub struct Crew {
     members: Vec<Member>,
 }
 
-/// Work for each held thread, with the number and the KVM object of its vCPU, which no other thread has.
-pub type Errand = Arc<dyn Fn(u32, &VcpuFd) + Send + Sync>;
+/// Work for each held thread, on its vCPU, which no other thread has.
+pub type Errand = Arc<dyn Fn(&Vcpu) + Send + Sync>;
 
 /// What a thread does while it is held.
 pub trait Held {
@@ -281,14 +280,14 @@ mod tests {
         for _ in 0..20 {
             assert!(crew.hold());
             for _ in 0..2 {
-                assert!(crew.run_errand(Arc::new(|_, _| ())));
+                assert!(crew.run_errand(Arc::new(|_| ())));
                 expected += 3;
                 assert_eq!(done.load(Ordering::SeqCst), expected);
             }
             crew.release();
         }
         crew.dismiss();
-        assert!(!crew.run_errand(Arc::new(|_, _| ())), "leaving threads run no errand");
+        assert!(!crew.run_errand(Arc::new(|_| ())), "leaving threads run no errand");
         for thread in threads {
             thread.join().unwrap();
         }

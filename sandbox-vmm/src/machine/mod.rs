@@ -1,9 +1,10 @@
 //! The machine: a VM, its vCPUs and its devices.
 
 pub mod clock;
-mod cpu_features;
+pub mod cpu_features;
 pub mod cpuid;
 pub mod crew;
+pub mod dirty;
 pub mod host;
 pub mod kick;
 mod msr;

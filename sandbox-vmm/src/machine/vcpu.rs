@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use kvm_bindings::{
-    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, KVM_SYSTEM_EVENT_CRASH,
+    CpuId, KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, KVM_SYSTEM_EVENT_CRASH,
     KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -22,6 +22,8 @@ pub struct Vcpu {
     pub fd: VcpuFd,
     /// Its number; 0 boots.
     pub id: u32,
+    /// The CPUID that it was given. KVM may say another one when it is asked.
+    pub cpuid: CpuId,
 }
 
 /// What a vCPU tells the sandbox that it belongs to.
@@ -245,7 +247,7 @@ impl Held for HeldVcpu<'_> {
     }
 
     fn run(&mut self, errand: &Errand) {
-        errand(self.vcpu.id, &self.vcpu.fd);
+        errand(self.vcpu);
     }
 }
 

@@ -5,8 +5,8 @@
 //! vCPU runs last.
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
-    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    Xsave, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::TimePassed;
 use super::host::{KvmError, KvmHost};
 use super::msr;
+use super::vcpu::Vcpu;
 use crate::snapshot::bytes::ByteString;
 use crate::snapshot::section::{SectionKind, SectionState};
 
@@ -91,8 +92,9 @@ impl VcpuState {
     ///
     /// # Errors
     /// [`VcpuStateError`].
-    pub fn save(host: &KvmHost, fd: &VcpuFd, irqchip: bool) -> Result<Self, VcpuStateError> {
+    pub fn save(host: &KvmHost, vcpu: &Vcpu, irqchip: bool) -> Result<Self, VcpuStateError> {
         let call = KvmError::call;
+        let fd = &vcpu.fd;
         // First: reading it lets KVM take a start-up interrupt in that is pending.
         let mp_state = fd.get_mp_state().map_err(call("KVM_GET_MP_STATE"))?;
         let regs = fd.get_regs().map_err(call("KVM_GET_REGS"))?;
@@ -100,11 +102,6 @@ impl VcpuState {
         if sregs.cr4 & CR4_VMXE != 0 || sregs.efer & EFER_SVME != 0 {
             return Err(VcpuStateError::Nested);
         }
-        let cpuid = fd
-            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-            .map_err(call("KVM_GET_CPUID2"))?
-            .as_slice()
-            .to_vec();
         let lapic = match irqchip {
             true => Some(fd.get_lapic().map_err(call("KVM_GET_LAPIC"))?),
             false => None,
@@ -112,7 +109,7 @@ impl VcpuState {
         let mut msrs = msr::read(fd, host.saved_msrs(fd)?)?;
         msr::mend_deadline(&mut msrs);
         Ok(Self {
-            cpuid,
+            cpuid: vcpu.cpuid.as_slice().to_vec(),
             tsc_khz: fd.get_tsc_khz().unwrap_or(0),
             regs,
             sregs,
@@ -126,29 +123,29 @@ impl VcpuState {
         })
     }
 
-    /// Puts a fresh vCPU in this place, `passed` later than it was saved.
+    /// Puts the fresh vCPU `fd`, number `id`, in this place, `passed` later than it was saved.
     ///
     /// # Errors
-    /// [`VcpuStateError`]; the vCPU is of no use then.
-    pub fn restore(&self, host: &KvmHost, fd: &VcpuFd, passed: &TimePassed) -> Result<(), VcpuStateError> {
+    /// [`VcpuStateError`].
+    pub fn restore(&self, host: &KvmHost, fd: VcpuFd, id: u32, passed: &TimePassed) -> Result<Vcpu, VcpuStateError> {
         let call = KvmError::call;
         let cpuid = kvm_bindings::CpuId::from_entries(&self.cpuid).map_err(|_| VcpuStateError::TooManyLeaves)?;
         fd.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
-        self.scale_tsc(host, fd)?;
+        self.scale_tsc(host, &fd)?;
         fd.set_sregs(&self.sregs).map_err(call("KVM_SET_SREGS"))?;
         fd.set_xcrs(&self.xcrs).map_err(call("KVM_SET_XCRS"))?;
-        restore_xsave(host, fd, &self.xsave.0)?;
+        restore_xsave(host, &fd, &self.xsave.0)?;
         fd.set_regs(&self.regs).map_err(call("KVM_SET_REGS"))?;
         if let Some(lapic) = &self.lapic {
             fd.set_lapic(lapic).map_err(call("KVM_SET_LAPIC"))?;
         }
-        msr::write(fd, &self.msrs, passed.tsc_ticks(self.tsc_khz))?;
+        msr::write(&fd, &self.msrs, passed.tsc_ticks(self.tsc_khz))?;
         fd.set_vcpu_events(&self.events).map_err(call("KVM_SET_VCPU_EVENTS"))?;
         fd.set_debug_regs(&self.debug_regs).map_err(call("KVM_SET_DEBUGREGS"))?;
         fd.set_mp_state(self.mp_state).map_err(call("KVM_SET_MP_STATE"))?;
         // The guest's watchdogs are told that it was not running; a guest without kvmclock has nothing to be told.
         let _ = fd.kvmclock_ctrl();
-        Ok(())
+        Ok(Vcpu { fd, id, cpuid })
     }
 
     /// The CPUID that the guest sees.

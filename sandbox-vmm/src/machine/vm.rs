@@ -7,6 +7,7 @@ use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_confi
 use kvm_ioctls::{VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 
+use super::dirty::DirtyPages;
 use super::host::{KvmError, KvmHost};
 use crate::devices::virtio::InterruptLine;
 use crate::memory::GuestMemory;
@@ -26,6 +27,7 @@ pub struct Vm {
     // Declared first: the VM must be closed before the memory that its slots point to is unmapped.
     fd: VmFd,
     memory: GuestMemory,
+    dirty: DirtyPages,
 }
 
 impl Vm {
@@ -34,7 +36,11 @@ impl Vm {
     /// Memory slots come before the interrupt controllers: a slot added afterwards waits for a grace period of the
     /// irqchip's users (measured: 5 to 8 ms against 0.1 ms).
     pub fn new(fd: VmFd, memory: GuestMemory, chipset: Chipset, track_dirty: bool) -> Result<Self, KvmError> {
-        let vm = Self { fd, memory };
+        let vm = Self {
+            fd,
+            memory,
+            dirty: DirtyPages::default(),
+        };
         vm.add_memory_slots(track_dirty)?;
         if KvmHost::wants_tss() {
             let fd = &vm.fd;
@@ -66,6 +72,11 @@ impl Vm {
     /// The guest's memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// Which pages were written since a snapshot.
+    pub fn dirty(&self) -> &DirtyPages {
+        &self.dirty
     }
 
     pub(super) fn fd(&self) -> &VmFd {

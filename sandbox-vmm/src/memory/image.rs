@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::extent::{self, Extent};
@@ -49,7 +50,7 @@ impl ImageWriter {
     }
 
     /// The file, and where in it the page at `offset` of guest memory stands; `None` if there is no room for it.
-    pub fn place(&self, offset: u64) -> Option<(&File, u64)> {
+    fn place(&self, offset: u64) -> Option<(&File, u64)> {
         let mut before = 0;
         for run in &self.runs {
             if (run.offset..run.end()).contains(&offset) {
@@ -58,6 +59,12 @@ impl ImageWriter {
             before += run.len;
         }
         None
+    }
+
+    /// Writes pages to the place of the first; all must lie in one extent that there was made room for.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let (file, position) = self.place(offset).ok_or(io::ErrorKind::InvalidInput)?;
+        file.write_all_at(bytes, position)
     }
 
     /// The image, which does not change any more.

@@ -166,26 +166,12 @@ impl HostMapping {
         Ok(())
     }
 
-    /// Reads pages of guest memory from `file` at `position`.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] if the file ends before.
-    pub fn read_from_file(&self, extent: Extent, file: &File, position: u64) -> io::Result<()> {
-        self.check(extent.offset, extent.len)?;
-        let mut done = 0;
-        while done < extent.len {
-            // SAFETY: the range was checked to lie inside this mapping, to which no Rust reference exists; the kernel
-            // copies into it.
-            let count = unsafe {
-                libc::pread(
-                    file.as_raw_fd(),
-                    self.as_ptr().add((extent.offset + done) as usize).cast(),
-                    (extent.len - done) as usize,
-                    (position + done) as libc::off_t,
-                )
-            };
-            done += transferred(count, io::ErrorKind::UnexpectedEof)?;
-        }
+    /// Fills pages of guest memory, as their content from the start: dirty tracking does not see it.
+    pub fn fill(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check(offset, bytes.len() as u64)?;
+        // SAFETY: the range was checked to lie inside this mapping, to which no Rust reference exists, so that the two
+        // do not overlap.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.as_ptr().add(offset as usize), bytes.len()) };
         Ok(())
     }
 

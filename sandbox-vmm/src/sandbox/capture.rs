@@ -8,6 +8,7 @@ use super::life::{Holding, Life};
 use crate::devices::persist::Frozen;
 use crate::machine::Machine;
 use crate::machine::host::KvmHost;
+use crate::machine::vcpu::Vcpu;
 use crate::machine::vcpu_state::{VcpuState, VcpuStateError, share_tsc};
 use crate::memory::GuestMemory;
 use crate::memory::image::FreezeError;
@@ -107,7 +108,7 @@ impl Life {
             Holding::Assembled(assembly) => assembly
                 .vcpus
                 .iter()
-                .map(|vcpu| VcpuState::save(host, &vcpu.fd, irqchip))
+                .map(|vcpu| VcpuState::save(host, vcpu, irqchip))
                 .collect(),
             _ => self.vcpus_by_their_threads(verb, host, irqchip)?,
         };
@@ -138,12 +139,12 @@ impl Life {
         let read: Arc<Mutex<Read>> = Arc::new(Mutex::new((0..count).map(|_| None).collect()));
         let places = Arc::clone(&read);
         let host = Arc::clone(host);
-        let errand = move |id: u32, vcpu: &kvm_ioctls::VcpuFd| {
+        let errand = move |vcpu: &Vcpu| {
             let state = VcpuState::save(&host, vcpu, irqchip);
             if let Some(place) = places
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .get_mut(id as usize)
+                .get_mut(vcpu.id as usize)
             {
                 *place = Some(state);
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sandbox_core::snapshot::{Given, MemoryRestore, RestoreOptions, Uniqueness, Verify};
+use sandbox_core::timeline::Recorder;
 use sandbox_core::{ConsoleLog, Error, ErrorKind, Fork, Phase, Restored, Result, SandboxSpec, Verb};
 use sandbox_net::{Ipv4Cidr, MacAddress};
 
@@ -16,6 +17,17 @@ use crate::memory::image::MemoryImage;
 use crate::renewal::NewIdentity;
 use crate::snapshot::overrides;
 use crate::snapshot::saved::SavedMachine;
+use crate::snapshot::section::Identity;
+
+/// What a clone is made of.
+pub struct Original<'a> {
+    /// What stood still.
+    pub saved: &'a SavedMachine,
+    /// The snapshot that its memory is of, if it is one.
+    pub snapshot: Option<Identity>,
+    /// Whether the guest is told that it is another sandbox now.
+    pub renewed: bool,
+}
 
 /// A clone's own, taken before anything is made.
 pub struct Berth {
@@ -30,8 +42,7 @@ impl Berth {
     ///
     /// # Errors
     /// Anything wrong with the spec or the host.
-    pub fn take(shared: &Shared, spec: SandboxSpec) -> Result<Self> {
-        let recorder = shared.recorder();
+    pub fn take(shared: &Shared, spec: SandboxSpec, recorder: Arc<Recorder>) -> Result<Self> {
         assemble::refuse_what_is_missing(&shared.host, &spec)?;
         let name = shared.claim_name(spec.id.as_deref())?;
         let opened = assemble::open_devices(&spec)?;
@@ -45,29 +56,31 @@ impl Berth {
         })
     }
 
-    /// The sandbox, paused, where `saved` stood. With `renewed`, its guest is told that it is another one.
+    /// When what was reached.
+    pub fn recorder(&self) -> &Recorder {
+        &self.outlets.recorder
+    }
+
+    /// The sandbox, paused, where the original stood.
     ///
     /// # Errors
     /// A state that cannot be, or a host that cannot hold it.
-    pub fn fill(
-        self,
-        shared: &Arc<Shared>,
-        saved: &SavedMachine,
-        memory: &MemorySource<'_>,
-        renewed: bool,
-    ) -> Result<Restored> {
+    pub fn fill(self, shared: &Arc<Shared>, original: &Original<'_>, memory: &MemorySource<'_>) -> Result<Restored> {
+        let saved = original.saved;
         let readiness = match saved.ready {
             // It has passed its check, and what that needs of the host is the original's.
             true => Readiness::Started,
             false => Readiness::new(self.spec.ready.as_ref())?,
         };
-        let identity = renewed
-            .then(|| new_identity(&saved.origin.spec, &self.spec))
-            .transpose()?;
+        let identity = match original.renewed {
+            true => Some(new_identity(&saved.origin.spec, &self.spec)?),
+            false => None,
+        };
         let generation = identity.as_ref().map_or(0, NewIdentity::generation);
         let revival = Revival {
             saved,
             memory,
+            snapshot: original.snapshot,
             identity,
         };
         let (parts, told) = assemble::revive(&shared.host, revival, self.spec, self.opened, &self.outlets)?;
@@ -144,16 +157,24 @@ impl Fork for KvmSandbox {
         }
         self.life.lifecycle().check(Verb::Fork)?;
         let berths: Vec<Berth> = (0..count)
-            .map(|_| Berth::take(&self.shared, clone_spec(&self.life.origin.spec, options)?))
+            .map(|_| {
+                let spec = clone_spec(&self.life.origin.spec, options)?;
+                Berth::take(&self.shared, spec, self.shared.recorder())
+            })
             .collect::<Result<_>>()?;
         let (saved, image) = self.life.capture(Verb::Fork, &self.shared.host, false, |captured| {
             let image = MemoryImage::freeze(captured.memory())?;
             Ok((captured.saved, image))
         })?;
         let memory = MemorySource::Image(&image);
+        let original = Original {
+            saved: &saved,
+            snapshot: None,
+            renewed: !options.keep_identity,
+        };
         let clones: Vec<Restored> = berths
             .into_iter()
-            .map(|berth| berth.fill(&self.shared, &saved, &memory, !options.keep_identity))
+            .map(|berth| berth.fill(&self.shared, &original, &memory))
             .collect::<Result<_>>()?;
         if options.start {
             clones.iter().try_for_each(|clone| clone.sandbox.resume())?;

@@ -6,6 +6,7 @@ pub mod confinement;
 pub mod confirmation;
 pub mod life;
 pub mod shared;
+pub mod snapshot;
 mod usage;
 
 use std::collections::BTreeSet;
@@ -64,8 +65,11 @@ pub struct KvmSandbox {
 }
 
 /// What every micro-VM in this process can do or be held to.
-pub const CAPABILITIES: [Capability; 8] = [
+pub const CAPABILITIES: [Capability; 11] = [
     Capability::Pause,
+    Capability::Snapshot,
+    Capability::SnapshotResume,
+    Capability::RestorePaused,
     Capability::Fork,
     Capability::ConsoleInput,
     Capability::LimitMemory,
@@ -147,14 +151,8 @@ impl Sandbox for KvmSandbox {
         self.life.resume()
     }
 
-    fn snapshot(&self, _directory: &Path, _options: &SnapshotOptions) -> Result<Manifest> {
-        match self.is_alive() {
-            true => Err(Error::new(
-                ErrorKind::Unsupported,
-                "micro-VMs cannot be snapshotted yet",
-            )),
-            false => Err(self.wrong_state("snapshot")),
-        }
+    fn snapshot(&self, directory: &Path, options: &SnapshotOptions) -> Result<Manifest> {
+        self.write_snapshot(directory, options)
     }
 
     fn stats(&self) -> Result<Stats> {

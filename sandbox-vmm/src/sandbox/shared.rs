@@ -10,6 +10,7 @@ use sandbox_core::{Error, ErrorKind, Result};
 use crate::assemble::Library;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
+use crate::snapshot::images::ImageStore;
 
 /// What the sandboxes of one backend share.
 pub struct Shared {
@@ -17,6 +18,8 @@ pub struct Shared {
     pub host: Arc<KvmHost>,
     /// Kernels, initrds, tables.
     pub library: Library,
+    /// Snapshots' memory.
+    pub images: ImageStore,
     /// What vCPU threads are kicked with.
     pub kick_signal: KickSignal,
     /// The clock for processor time on timelines, if they have it.
@@ -31,6 +34,7 @@ impl Shared {
         Self {
             host: Arc::new(host),
             library: Library::default(),
+            images: ImageStore::default(),
             kick_signal,
             cpu_clock,
             names: Arc::default(),

@@ -1,5 +1,6 @@
 //! A machine that stands still, without its memory.
 
+use sandbox_core::spec::GuestSpec;
 use sandbox_core::{Error, ErrorKind, Result, SandboxSpec};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,17 @@ pub struct Origin {
     pub renewal: Channel,
     /// Whether it touches most of its memory, so that huge pages pay.
     pub dense_memory: bool,
+}
+
+impl Origin {
+    /// The guest's family.
+    pub fn family(&self) -> String {
+        match &self.spec.guest {
+            GuestSpec::Unikernel(guest) => format!("{:?}", guest.family).to_lowercase(),
+            GuestSpec::Linux(_) => "linux".to_owned(),
+            _ => "unknown".to_owned(),
+        }
+    }
 }
 
 /// A machine that stands still, without its memory.

@@ -13,7 +13,7 @@ const FRACTIONS_GRANULARITY: Duration = Duration::from_millis(100);
 /// What tells one content of one file from every other: no write leaves it as it was, apart from writes within the
 /// granularity of the time stamps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
@@ -21,8 +21,9 @@ pub(super) struct Identity {
     changed: (i64, i64),
 }
 
-impl Identity {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+impl FileIdentity {
+    /// Of the file that this is told of.
+    pub fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -33,12 +34,12 @@ impl Identity {
     }
 
     /// Length of the file in bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Whether a file of this identity that is changed from `now` on will have another identity.
-    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+    pub fn is_settled(&self, now: SystemTime) -> bool {
         let (seconds, nanoseconds) = self.changed;
         let granularity = match nanoseconds {
             0 => WHOLE_SECONDS_GRANULARITY,
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     fn settled(changed: (i64, i64), now_milliseconds: u64) -> bool {
-        let identity = Identity {
+        let identity = FileIdentity {
             device: 1,
             inode: 2,
             size: 3,

@@ -22,7 +22,7 @@ use super::error::{BootError, Subject};
 use super::image::Source;
 use super::open;
 pub use content::Placement;
-use identity::Identity;
+pub use identity::FileIdentity;
 pub use initrd::StoredInitrd;
 pub use kernel::StoredKernel;
 
@@ -78,7 +78,7 @@ type Slot<T> = Arc<Mutex<Option<Arc<T>>>>;
 
 #[derive(Debug)]
 struct Entry<T> {
-    identity: Identity,
+    identity: FileIdentity,
     slot: Slot<T>,
     /// Host memory in bytes; 0 while the file is read.
     size: u64,
@@ -106,7 +106,7 @@ impl<T: Stored> FileStore<T> {
     /// stamps may not tell the next change.
     pub fn open(&self, path: &Path) -> Result<Arc<T>, BootError> {
         let metadata = open::metadata(path, T::SUBJECT)?;
-        if let Some(stored) = self.find(Identity::of(&metadata)) {
+        if let Some(stored) = self.find(FileIdentity::of(&metadata)) {
             return Ok(stored);
         }
         let file = open::regular_file(path, T::SUBJECT)?;
@@ -135,7 +135,7 @@ impl<T: Stored> FileStore<T> {
             source,
         })?;
         open::check_regular(&metadata, path, T::SUBJECT)?;
-        let identity = Identity::of(&metadata);
+        let identity = FileIdentity::of(&metadata);
         let settled = identity.is_settled((self.clock)());
         let slot = self.slot(identity);
         let mut content = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,7 +157,7 @@ impl<T: Stored> FileStore<T> {
     }
 
     /// What was read before.
-    fn find(&self, identity: Identity) -> Option<Arc<T>> {
+    fn find(&self, identity: FileIdentity) -> Option<Arc<T>> {
         let slot = {
             let mut entries = self.lock_entries();
             let position = entries.iter().position(|entry| entry.identity == identity)?;
@@ -169,7 +169,7 @@ impl<T: Stored> FileStore<T> {
     }
 
     /// The slot of a file, made if there is none.
-    fn slot(&self, identity: Identity) -> Slot<T> {
+    fn slot(&self, identity: FileIdentity) -> Slot<T> {
         let mut entries = self.lock_entries();
         if let Some(entry) = entries.iter().find(|entry| entry.identity == identity) {
             return Arc::clone(&entry.slot);
@@ -184,7 +184,7 @@ impl<T: Stored> FileStore<T> {
     }
 
     /// Counts a file that was just read, and lets the least recently used ones go beyond the limits.
-    fn keep(&self, identity: Identity, size: u64) {
+    fn keep(&self, identity: FileIdentity, size: u64) {
         let mut entries = self.lock_entries();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.identity == identity) {
             entry.size = size;
@@ -195,7 +195,7 @@ impl<T: Stored> FileStore<T> {
         }
     }
 
-    fn remove(&self, identity: Identity) {
+    fn remove(&self, identity: FileIdentity) {
         self.lock_entries().retain(|entry| entry.identity != identity);
     }
 
@@ -205,10 +205,10 @@ impl<T: Stored> FileStore<T> {
 }
 
 /// Reads a file, and notices when it is not the same file any more behind it.
-fn read_unchanged<T: Stored>(file: &File, identity: Identity) -> Result<T, BootError> {
+fn read_unchanged<T: Stored>(file: &File, identity: FileIdentity) -> Result<T, BootError> {
     let stored = T::read(Source::File(file, identity.size()));
     match file.metadata() {
-        Ok(metadata) if Identity::of(&metadata) == identity => stored,
+        Ok(metadata) if FileIdentity::of(&metadata) == identity => stored,
         _ => Err(BootError::FileChanged { subject: T::SUBJECT }),
     }
 }

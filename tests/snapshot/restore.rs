@@ -1,0 +1,338 @@
+//! Snapshot folders, and sandboxes that come out of them.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use sandbox::snapshot::{AfterSnapshot, MemoryRestore, Verify};
+use sandbox::{
+    ErrorKind, Exit, Manifest, Phase, RestoreOptions, Restored, Sandbox, SandboxSpec, SnapshotOptions, State,
+};
+
+use crate::checker::{self, Report};
+use crate::support::{PATIENCE, TempFolder, bare, created, runtime, started};
+
+/// The ways in which memory is brought in.
+pub const WAYS: [MemoryRestore; 2] = [MemoryRestore::Cow, MemoryRestore::Eager];
+
+pub fn snapshot(sandbox: &dyn Sandbox, folder: &Path, options: &SnapshotOptions) -> Manifest {
+    match sandbox.snapshot(folder, options) {
+        Ok(manifest) => manifest,
+        Err(error) => panic!("{}", error.report()),
+    }
+}
+
+pub fn restored(folder: &Path, options: &RestoreOptions) -> Restored {
+    match runtime().restore(folder, options) {
+        Ok(restored) => restored,
+        Err(error) => panic!("{}", error.report()),
+    }
+}
+
+pub fn running(way: MemoryRestore) -> RestoreOptions {
+    RestoreOptions {
+        memory: way,
+        start: true,
+        ..RestoreOptions::default()
+    }
+}
+
+#[test]
+fn a_restored_guest_goes_on_where_it_stood_and_so_does_the_original() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let original = checker::running();
+    let before = Report::of(&*original);
+    let manifest = snapshot(&*original, &path, &SnapshotOptions::default());
+    assert_eq!(original.state(), State::Running);
+    assert_eq!((manifest.backend.as_str(), manifest.memory), ("kvm", 16 << 20));
+    assert_eq!(Report::of(&*original).line(), before.line() + 1);
+    for way in WAYS {
+        for _ in 0..2 {
+            let clone = restored(&path, &running(way)).sandbox;
+            clone.wait_ready(PATIENCE).unwrap();
+            let report = Report::of(&*clone);
+            assert_eq!(report.nonce(), before.nonce(), "{way:?}: a new start");
+            assert_eq!(report.line(), before.line() + 1, "{way:?}");
+            let timeline = clone.timeline();
+            for (earlier, later) in [
+                (Phase::Called, Phase::SnapshotChecked),
+                (Phase::SnapshotChecked, Phase::VmCreated),
+                (Phase::MemoryMapped, Phase::StateRestored),
+                (Phase::StateRestored, Phase::FirstEntry),
+            ] {
+                assert!(
+                    timeline.between(earlier, later).is_some(),
+                    "{earlier:?} before {later:?}: {timeline:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_can_end_its_sandbox_and_outlives_it() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let original = checker::running();
+    let before = Report::of(&*original);
+    let options = SnapshotOptions {
+        after: AfterSnapshot::Stop,
+        ..SnapshotOptions::default()
+    };
+    snapshot(&*original, &path, &options);
+    assert_eq!(original.state(), State::Stopped);
+    assert_eq!(original.wait(Some(Duration::ZERO)).unwrap(), Exit::Killed);
+    original.teardown().wait(PATIENCE).unwrap();
+    let clone = restored(&path, &RestoreOptions::default()).sandbox;
+    assert_eq!(clone.state(), State::Paused);
+    clone.resume().unwrap();
+    assert_eq!(Report::of(&*clone).nonce(), before.nonce());
+}
+
+#[test]
+fn a_paused_sandbox_stays_paused_and_a_restored_one_can_be_saved_again() {
+    let folder = TempFolder::new();
+    let first = folder.path().join("first");
+    let second = folder.path().join("second");
+    let third = folder.path().join("third");
+    let original = checker::running();
+    let before = Report::of(&*original);
+    original.pause().unwrap();
+    snapshot(&*original, &first, &SnapshotOptions::default());
+    assert_eq!(original.state(), State::Paused);
+    // Once without having run, once after.
+    let clone = restored(&first, &RestoreOptions::default()).sandbox;
+    snapshot(&*clone, &second, &SnapshotOptions::default());
+    clone.resume().unwrap();
+    assert_eq!(Report::of(&*clone).line(), before.line() + 1);
+    snapshot(&*clone, &third, &SnapshotOptions::default());
+    for (path, line) in [(&second, 1), (&third, 2)] {
+        let clone = restored(path, &running(MemoryRestore::Cow)).sandbox;
+        let report = Report::of(&*clone);
+        assert_eq!((report.nonce(), report.line()), (before.nonce(), before.line() + line));
+    }
+}
+
+#[test]
+fn only_what_the_guest_touched_is_stored() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let mut spec = checker::spec();
+    spec.memory = 512 << 20;
+    let original = started(&spec);
+    original.wait_ready(PATIENCE).unwrap();
+    snapshot(&*original, &path, &SnapshotOptions::default());
+    let memory = fs::metadata(path.join("memory")).unwrap();
+    assert!(memory.len() > 512 << 20);
+    assert!(
+        memory.blocks() * 512 < 1 << 20,
+        "{} bytes on disk",
+        memory.blocks() * 512
+    );
+    assert_eq!(memory.mode() & 0o077, 0, "a guest's memory is nobody else's to read");
+    let clone = restored(&path, &running(MemoryRestore::Cow)).sandbox;
+    Report::of(&*clone);
+    let touched = clone.stats().unwrap().memory.guest_touched.unwrap();
+    assert!(touched < 1 << 20, "{touched} bytes");
+}
+
+#[test]
+fn a_folder_in_use_can_be_removed_cut_and_restored_from_at_once() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let original = checker::running();
+    let before = Report::of(&*original);
+    snapshot(&*original, &path, &SnapshotOptions::default());
+    let all_at_once = WAYS.into_iter().chain(WAYS);
+    let clones: Vec<_> = std::thread::scope(|scope| {
+        let path = &path;
+        let restore = move |way| {
+            let options = RestoreOptions {
+                memory: way,
+                ..RestoreOptions::default()
+            };
+            restored(path, &options).sandbox
+        };
+        let restores: Vec<_> = all_at_once.map(|way| scope.spawn(move || restore(way))).collect();
+        restores.into_iter().map(|restore| restore.join().unwrap()).collect()
+    });
+    // What is mapped is not the file: neither a shorter nor a missing one reaches a clone, or this process.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path.join("memory"))
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    for clone in clones {
+        clone.resume().unwrap();
+        assert_eq!(Report::of(&*clone).nonce(), before.nonce());
+    }
+}
+
+fn with_digest(folder: &Path) -> Box<dyn Sandbox> {
+    let original = checker::running();
+    let options = SnapshotOptions {
+        digest: true,
+        ..SnapshotOptions::default()
+    };
+    snapshot(&*original, folder, &options);
+    original
+}
+
+#[test]
+fn a_change_in_place_is_found_by_the_digest_and_only_by_it() {
+    use std::os::unix::fs::FileExt;
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let original = with_digest(&path);
+    let full = |way| RestoreOptions {
+        verify: Verify::Full,
+        ..running(way)
+    };
+    for way in WAYS {
+        let clone = restored(&path, &full(way)).sandbox;
+        assert_eq!(Report::of(&*clone).nonce(), Report::of(&*original).nonce());
+    }
+    // The guest's own code, which was stored: the first page behind the header that is no hole.
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path.join("memory"))
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 4096 + 0x10_0000).unwrap();
+    file.write_all_at(&[!byte[0]], 4096 + 0x10_0000).unwrap();
+    for way in WAYS {
+        let error = runtime().restore(&path, &full(way)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.report());
+        assert!(runtime().restore(&path, &RestoreOptions::default()).is_ok());
+    }
+}
+
+#[test]
+fn a_digest_that_was_not_taken_cannot_be_verified() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let original = checker::running();
+    snapshot(&*original, &path, &SnapshotOptions::default());
+    let options = RestoreOptions {
+        verify: Verify::Full,
+        ..RestoreOptions::default()
+    };
+    let error = runtime().restore(&path, &options).unwrap_err();
+    assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some("verify")));
+}
+
+#[test]
+fn a_name_is_had_by_one_sandbox_at_a_time() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let mut spec = checker::spec();
+    spec.id = Some("only-one".to_owned());
+    let original = started(&spec);
+    original.wait_ready(PATIENCE).unwrap();
+    snapshot(&*original, &path, &SnapshotOptions::default());
+    let error = runtime().restore(&path, &RestoreOptions::default()).unwrap_err();
+    assert_eq!((error.kind(), error.field()), (ErrorKind::AlreadyExists, Some("id")));
+    let mut renamed = RestoreOptions::default();
+    renamed.overrides.id = Some("another".to_owned());
+    assert_eq!(restored(&path, &renamed).sandbox.id(), "another");
+    original.teardown().wait(PATIENCE).unwrap();
+    assert_eq!(restored(&path, &RestoreOptions::default()).sandbox.id(), "only-one");
+}
+
+#[test]
+fn limits_can_be_others_than_the_originals() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let original = checker::running();
+    snapshot(&*original, &path, &SnapshotOptions::default());
+    let mut options = running(MemoryRestore::Cow);
+    options.overrides.limits = Some(sandbox::limits::Limits {
+        deadline_ms: Some(50),
+        ..Default::default()
+    });
+    let clone = restored(&path, &options).sandbox;
+    assert_eq!(clone.wait(Some(PATIENCE)).unwrap(), Exit::Deadline);
+}
+
+#[test]
+fn snapshots_that_cannot_be_taken_are_refused_and_leave_nothing() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("snapshot");
+    let refused = |sandbox: &dyn Sandbox, path: &Path, options: &SnapshotOptions| {
+        sandbox.snapshot(path, options).unwrap_err().kind()
+    };
+    let default = SnapshotOptions::default();
+    let never_started = created(&bare("hello", &[]));
+    assert_eq!(refused(&*never_started, &path, &default), ErrorKind::WrongState);
+    let ended = started(&bare("hello", &[]));
+    ended.wait(Some(PATIENCE)).unwrap();
+    assert_eq!(refused(&*ended, &path, &default), ErrorKind::WrongState);
+    let original = checker::running();
+    assert_eq!(refused(&*original, folder.path(), &default), ErrorKind::AlreadyExists);
+    assert_eq!(
+        refused(&*original, Path::new("/nonexistent/snapshot"), &default),
+        ErrorKind::NotFound
+    );
+    let difference = SnapshotOptions {
+        base: Some(path.clone()),
+        ..default
+    };
+    assert_eq!(refused(&*original, &path, &difference), ErrorKind::Unsupported);
+    assert_eq!(original.state(), State::Running);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    Report::of(&*original);
+}
+
+fn tracked() -> SandboxSpec {
+    let mut spec = checker::spec();
+    spec.track_dirty = true;
+    spec
+}
+
+#[test]
+fn differences_hold_what_changed_and_restore_with_their_bases() {
+    let folder = TempFolder::new();
+    let name = |number: u64| folder.path().join(format!("{number}"));
+    let original = started(&tracked());
+    original.wait_ready(PATIENCE).unwrap();
+    let nonce = Report::of(&*original).nonce().to_owned();
+    snapshot(&*original, &name(1), &SnapshotOptions::default());
+    let full = fs::metadata(name(1).join("memory")).unwrap().blocks();
+    let on = |number| SnapshotOptions {
+        base: Some(name(number)),
+        digest: true,
+        ..SnapshotOptions::default()
+    };
+    for number in 2..=4 {
+        assert_eq!(Report::of(&*original).line(), number);
+        let manifest = snapshot(&*original, &name(number), &on(number - 1));
+        assert_eq!(manifest.bases.len() as u64, number - 1);
+        let blocks = fs::metadata(name(number).join("memory")).unwrap().blocks();
+        assert!(blocks < full / 2, "{blocks} blocks of {full}");
+    }
+    let skipped = original.snapshot(&folder.path().join("x"), &on(2)).unwrap_err();
+    assert_eq!(
+        (skipped.kind(), skipped.field()),
+        (ErrorKind::InvalidSpec, Some("base"))
+    );
+    // Every folder stands for itself.
+    for number in 1..=3 {
+        fs::remove_dir_all(name(number)).unwrap();
+    }
+    for way in WAYS {
+        let clone = restored(&name(4), &running(way)).sandbox;
+        let report = Report::of(&*clone);
+        assert_eq!((report.nonce(), report.line()), (&nonce[..], 5));
+        // And a clone goes on from there.
+        let again = folder.path().join("again");
+        snapshot(&*clone, &again, &on(4));
+        let second = restored(&again, &running(way)).sandbox;
+        assert_eq!(Report::of(&*second).line(), 6);
+        fs::remove_dir_all(&again).unwrap();
+    }
+}
