@@ -1,9 +1,11 @@
 //! What can go wrong, each with the interface, what was tried and the remedy.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
-use crate::{Ipv4Cidr, Offloads};
+use crate::{Ipv4Cidr, Offloads, Protocol};
 
 /// Why a network operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,11 +18,78 @@ pub enum NetError {
         network: Ipv4Cidr,
     },
 
+    /// The address asked for is another sandbox's.
+    #[error("address {address} is leased to another sandbox: choose another one, or leave it out")]
+    AddressTaken {
+        /// The address.
+        address: Ipv4Addr,
+    },
+
     /// A tap was to be created under a name that an interface already has.
     #[error("interface {name} exists already: open it, or choose another name")]
     AlreadyExists {
         /// The interface.
         name: String,
+    },
+
+    /// The managed bridge is there, and not as asked for.
+    #[error("bridge {name} is there with {setting} {present}, not {asked}: ask for that, or name another bridge")]
+    BridgeDiffers {
+        /// The bridge.
+        name: String,
+        /// Which setting differs: `subnet` or `isolated`.
+        setting: &'static str,
+        /// What it is.
+        present: String,
+        /// What was asked for.
+        asked: String,
+    },
+
+    /// An interface that is no managed bridge has the name.
+    #[error("interface {name} is there already, and not made by the SDK: name another bridge")]
+    BridgeTaken {
+        /// The interface.
+        name: String,
+    },
+
+    /// A CNI plugin answered with an error (CNI specification, "Error").
+    #[error("CNI plugin {plugin} failed to {command}: {message} (code {code})")]
+    Cni {
+        /// The plugin's type.
+        plugin: String,
+        /// `ADD`, `CHECK` or `DEL`.
+        command: &'static str,
+        /// The plugin's code.
+        code: u64,
+        /// What it says, with its details.
+        message: String,
+    },
+
+    /// A CNI network configuration cannot be used.
+    #[error("CNI configuration {path}: {reason}")]
+    CniConfiguration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A program that is needed did not do its work.
+    #[error("{program} {reason}")]
+    CommandFailed {
+        /// The program.
+        program: String,
+        /// How it failed, with what it said.
+        reason: String,
+    },
+
+    /// A program that is needed is not there.
+    #[error("{program} is not there: {remedy}")]
+    CommandMissing {
+        /// The program.
+        program: String,
+        /// How to get it.
+        remedy: &'static str,
     },
 
     /// The descriptor is not an attached tap.
@@ -101,6 +170,15 @@ pub enum NetError {
         flag: &'static str,
     },
 
+    /// The file is not a network namespace.
+    #[error("{path} {reason}")]
+    NotANamespace {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        reason: &'static str,
+    },
+
     /// The interface exists but is not a tap with one queue.
     #[error("interface {name} is not a single-queue tap: create one with `ip tuntap add dev NAME mode tap`")]
     NotATap {
@@ -135,6 +213,39 @@ pub enum NetError {
         action: &'static str,
     },
 
+    /// Somebody listens at the port of the host already, or another sandbox has it.
+    #[error("{protocol} port {port} of the host is taken: stop what uses it, or publish another port")]
+    PortTaken {
+        /// Which of the ports asked for, counted from 0.
+        index: usize,
+        /// The protocol.
+        protocol: Protocol,
+        /// The host's port.
+        port: u16,
+    },
+
+    /// What is written down about networks cannot be read or written.
+    #[error("{path}: cannot {action}")]
+    State {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
+    /// The host reaches addresses of the network elsewhere already.
+    #[error("network {subnet} overlaps {other} of interface {interface}: choose another subnet")]
+    SubnetTaken {
+        /// The network asked for.
+        subnet: Ipv4Cidr,
+        /// The network that is there.
+        other: Ipv4Cidr,
+        /// The interface that leads there.
+        interface: String,
+    },
+
     /// `/dev/net/tun` is there, but this user may not open it.
     #[error("no permission on /dev/net/tun: give this user read and write access to it")]
     TunDeviceForbidden,
@@ -154,6 +265,15 @@ pub enum NetError {
 }
 
 impl NetError {
+    /// An error about a file of the records.
+    pub(crate) fn state(path: impl Into<PathBuf>, action: &'static str, source: impl Into<io::Error>) -> Self {
+        Self::State {
+            path: path.into(),
+            action,
+            source: source.into(),
+        }
+    }
+
     /// Sorts the answers that mean the same whatever was tried; the rest is
     /// [`NetError::Os`].
     pub(crate) fn from_os(name: &str, action: &'static str, source: io::Error) -> Self {

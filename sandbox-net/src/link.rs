@@ -152,7 +152,12 @@ impl LinkControl {
         let _ = self.exchange(batch);
     }
 
-    fn exchange(&mut self, batch: Batch) -> io::Result<Vec<Refusal>> {
+    /// An empty batch for [`LinkControl::exchange`].
+    pub(crate) fn batch(&self) -> Batch {
+        Batch::new(self.next_sequence)
+    }
+
+    pub(crate) fn exchange(&mut self, batch: Batch) -> io::Result<Vec<Refusal>> {
         self.next_sequence = self.next_sequence.wrapping_add(batch.len());
         batch.send(&self.socket)
     }

@@ -174,6 +174,22 @@ pub(crate) fn route_socket() -> io::Result<File> {
     Ok(File::from(fd))
 }
 
+/// Gives the calling thread a network namespace of its own, in which there is nothing but a loopback interface.
+pub(crate) fn new_network_namespace() -> io::Result<()> {
+    // SAFETY: takes an integer, touches no memory, and changes nothing but the calling thread's network namespace.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Which kind of namespace a descriptor stands for, as a `CLONE_NEW*` flag.
+pub(crate) fn namespace_type(fd: BorrowedFd<'_>) -> io::Result<c_int> {
+    // SAFETY: the descriptor is open for as long as it is borrowed. The request is numbered for namespace files alone
+    // (ioctl_ns(2)), takes no argument and touches no memory.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) })
+}
+
+/// `NS_GET_NSTYPE` of `linux/nsfs.h`: `_IO(0xb7, 3)`.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 {
         return Err(io::Error::last_os_error());

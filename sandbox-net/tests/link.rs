@@ -9,10 +9,11 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use sandbox_net::{AddressPool, Ipv4Cidr, LinkControl, LinkSettings, MacAddress, NetError, Offloads, Tap};
-use support::{has_frame, in_namespace, is_readable, receive_frame, send_frame};
+use support::{
+    ETHER_TYPE_ARP, ETHER_TYPE_IPV4, arp_reply, has_frame, in_namespace, is_readable, receive_frame, send_frame,
+    udp_echo,
+};
 
-const ETHER_TYPE_IPV4: u16 = 0x0800;
-const ETHER_TYPE_ARP: u16 = 0x0806;
 const ETHER_TYPE_IPV6: u16 = 0x86dd;
 
 fn cidr(text: &str) -> Ipv4Cidr {
@@ -31,32 +32,6 @@ fn up_with(address: Ipv4Cidr) -> LinkSettings {
 /// Whether this namespace has the address on some interface.
 fn is_local(address: Ipv4Addr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
-}
-
-/// The guest's answer to the host's ARP request (RFC 826).
-fn arp_reply(request: &[u8], guest: MacAddress) -> Vec<u8> {
-    let mut reply = request.to_vec();
-    reply[0..6].copy_from_slice(&request[6..12]);
-    reply[6..12].copy_from_slice(&guest.octets());
-    reply[20..22].copy_from_slice(&2_u16.to_be_bytes());
-    reply[22..28].copy_from_slice(&guest.octets());
-    reply[28..32].copy_from_slice(&request[38..42]);
-    reply[32..42].copy_from_slice(&request[22..32]);
-    reply
-}
-
-/// Sends a UDP packet back where it came from. Swapping both ends leaves the
-/// checksum of the IP header right; UDP goes without one (RFC 768).
-fn udp_echo(request: &[u8]) -> Vec<u8> {
-    let mut reply = request.to_vec();
-    reply[0..6].copy_from_slice(&request[6..12]);
-    reply[6..12].copy_from_slice(&request[0..6]);
-    reply[26..30].copy_from_slice(&request[30..34]);
-    reply[30..34].copy_from_slice(&request[26..30]);
-    reply[34..36].copy_from_slice(&request[36..38]);
-    reply[36..38].copy_from_slice(&request[34..36]);
-    reply[40..42].copy_from_slice(&[0, 0]);
-    reply
 }
 
 #[test]

@@ -8,13 +8,18 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sandbox_net::{Tap, VNET_HEADER_SIZE};
+use sandbox_net::{MacAddress, Networks, Tap, VNET_HEADER_SIZE};
 
 /// The user and group that own nothing.
 pub(crate) const NOBODY: u32 = 65_534;
+
+pub(crate) const ETHER_TYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHER_TYPE_ARP: u16 = 0x0806;
 
 /// How long a frame that must come may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn in_namespace(test_name: &str, test: impl FnOnce() + Send + 'static) {
     let outcome = thread::spawn(move || {
         enter_namespace()?;
-        if !std::path::Path::new("/dev/net/tun").exists() {
+        if !Path::new("/dev/net/tun").exists() {
             return Err("no /dev/net/tun: needs the tun module".to_owned());
         }
         test();
@@ -54,7 +59,7 @@ fn enter_namespace() -> Result<(), String> {
     }
 }
 
-fn skip(test_name: &str, reason: &str) {
+pub(crate) fn skip(test_name: &str, reason: &str) {
     let Some(path) = std::env::var_os("SANDBOX_SKIP_FILE") else {
         return;
     };
@@ -176,4 +181,86 @@ pub(crate) fn send_frame(tap: &Tap, frame: &[u8]) {
     let buffers = [IoSlice::new(&[0; VNET_HEADER_SIZE]), IoSlice::new(frame)];
     let length = tap.send(&buffers).unwrap();
     assert_eq!(length, Some(VNET_HEADER_SIZE + frame.len()));
+}
+
+/// As [`in_namespace`], where `nft` is there as well.
+pub(crate) fn in_namespace_with_nft(test_name: &str, test: impl FnOnce() + Send + 'static) {
+    let has_nft = std::process::Command::new("nft").arg("--version").output().is_ok();
+    match has_nft {
+        true => in_namespace(test_name, test),
+        false => skip(test_name, "needs nft"),
+    }
+}
+
+/// A folder for the records of networks, which goes when it is dropped.
+pub(crate) struct Records(PathBuf);
+
+impl Records {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(std::env::temp_dir().join(format!("sandbox-net-{}-{number}", std::process::id())))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn networks(&self) -> Networks {
+        Networks::new(&self.0)
+    }
+
+    /// All files that are in it.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => collect(&path, files),
+                    false => files.push(path),
+                }
+            }
+        }
+        let mut files = Vec::new();
+        collect(&self.0, &mut files);
+        files
+    }
+
+    /// Whether a namespace is mounted in it.
+    pub(crate) fn has_mounts(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.contains(self.0.to_str().unwrap())
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The guest's answer to the host's ARP request (RFC 826).
+pub(crate) fn arp_reply(request: &[u8], guest: MacAddress) -> Vec<u8> {
+    let mut reply = request.to_vec();
+    reply[0..6].copy_from_slice(&request[6..12]);
+    reply[6..12].copy_from_slice(&guest.octets());
+    reply[20..22].copy_from_slice(&2_u16.to_be_bytes());
+    reply[22..28].copy_from_slice(&guest.octets());
+    reply[28..32].copy_from_slice(&request[38..42]);
+    reply[32..42].copy_from_slice(&request[22..32]);
+    reply
+}
+
+/// Sends a UDP packet back where it came from. Swapping both ends leaves the
+/// checksum of the IP header right; UDP goes without one (RFC 768).
+pub(crate) fn udp_echo(request: &[u8]) -> Vec<u8> {
+    let mut reply = request.to_vec();
+    reply[0..6].copy_from_slice(&request[6..12]);
+    reply[6..12].copy_from_slice(&request[0..6]);
+    reply[26..30].copy_from_slice(&request[30..34]);
+    reply[30..34].copy_from_slice(&request[26..30]);
+    reply[34..36].copy_from_slice(&request[36..38]);
+    reply[36..38].copy_from_slice(&request[34..36]);
+    reply[40..42].copy_from_slice(&[0, 0]);
+    reply
 }

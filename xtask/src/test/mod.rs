@@ -40,7 +40,7 @@ soak [OPTIONS] [FILTER]          the same with every loop at its full number of 
 /// The variable by which tests know how many rounds are wanted.
 const ROUNDS: &str = "SANDBOX_TEST_ROUNDS";
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 6] = [
     Package {
         name: "acpica-tools",
         why: "checks the ACPI tables that guests are given",
@@ -48,6 +48,14 @@ const PACKAGES: [Package; 4] = [
     Package {
         name: "binutils",
         why: "makes test programs small enough for the emulated host",
+    },
+    Package {
+        name: "containernetworking-plugins",
+        why: "attaches sandboxes to networks by CNI",
+    },
+    Package {
+        name: "nftables",
+        why: "translates addresses and publishes ports of sandboxes",
     },
     Package {
         name: "skopeo",
