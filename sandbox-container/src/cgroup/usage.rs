@@ -1,0 +1,91 @@
+//! What a container uses, as its cgroup's files say.
+
+use super::Cgroup;
+
+/// A reading. `None` where the host does not count it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// All memory that is charged to it, page cache included, in bytes.
+    pub memory: Option<u64>,
+    /// Anonymous memory, in bytes: what nobody else shares.
+    pub anonymous: Option<u64>,
+    /// Mapped files and shared memory, in bytes.
+    pub mapped: Option<u64>,
+    /// Processor time, in nanoseconds.
+    pub cpu: Option<u64>,
+    /// Times that the kernel killed a process in it for want of memory.
+    pub oom_kills: Option<u64>,
+}
+
+pub(super) fn read(cgroup: &Cgroup) -> Usage {
+    match cgroup.is_unified {
+        true => unified(|name| cgroup.text(name)),
+        false => version_1(|name| cgroup.text(name)),
+    }
+}
+
+fn unified(text: impl Fn(&str) -> Option<String>) -> Usage {
+    let memory = text("memory.stat");
+    Usage {
+        memory: number(text("memory.current")),
+        anonymous: field(memory.as_deref(), "anon"),
+        mapped: field(memory.as_deref(), "file_mapped"),
+        cpu: field(text("cpu.stat").as_deref(), "usage_usec").map(|time| time * 1000),
+        oom_kills: field(text("memory.events").as_deref(), "oom_kill"),
+    }
+}
+
+fn version_1(text: impl Fn(&str) -> Option<String>) -> Usage {
+    let memory = text("memory.stat");
+    Usage {
+        memory: number(text("memory.usage_in_bytes")),
+        anonymous: field(memory.as_deref(), "total_rss"),
+        mapped: field(memory.as_deref(), "total_mapped_file"),
+        cpu: number(text("cpuacct.usage")),
+        oom_kills: field(text("memory.oom_control").as_deref(), "oom_kill"),
+    }
+}
+
+fn number(text: Option<String>) -> Option<u64> {
+    text?.trim().parse().ok()
+}
+
+/// The number behind `name` on a line of its own.
+fn field(text: Option<&str>, name: &str) -> Option<u64> {
+    text?.lines().find_map(|line| {
+        let (key, value) = line.split_once(' ')?;
+        (key == name).then(|| value.trim().parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_tell_the_same() {
+        let new = unified(|name| {
+            let text = match name {
+                "memory.current" => "4096\n",
+                "memory.stat" => "anon 100\nfile 5\nfile_mapped 20\n",
+                "cpu.stat" => "usage_usec 3\nuser_usec 1\n",
+                "memory.events" => "low 0\noom 1\noom_kill 2\n",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        });
+        let old = version_1(|name| {
+            let text = match name {
+                "memory.usage_in_bytes" => "4096\n",
+                "memory.stat" => "cache 5\nrss 1\ntotal_rss 100\ntotal_mapped_file 20\n",
+                "cpuacct.usage" => "3000\n",
+                "memory.oom_control" => "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        });
+        assert_eq!(new, old);
+        assert_eq!(new.cpu, Some(3000));
+        assert_eq!(unified(|_| None), Usage::default());
+    }
+}

@@ -1,0 +1,36 @@
+//! The parent of all containers.
+//!
+//! A runtime's `create` starts the container's first process and ends; the kernel then gives that process to the
+//! nearest *subreaper* above it, which alone can learn how it ends. Making the embedder one would hand it all orphans
+//! of its other children as well, so a process of our own is it: the embedder's program started once more, or
+//! `sandbox-worker`. One serves all containers of a backend. It runs the runtimes' commands, says how its children
+//! ended, those that it adopted included, and when the embedder is gone it removes what is left and ends.
+//!
+//! Exit statuses are the kernel's own, whatever became of the runtime. Should the reaper be killed, its containers'
+//! exit statuses are lost, which is what they are told to have; they are killed, and the next container gets a new one.
+
+mod client;
+mod protocol;
+mod server;
+
+pub use client::{Adoption, Call, CallError, OnExit, Reaper};
+pub use protocol::Status;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether this program can be its own reaper.
+static IS_OFFERED: AtomicBool = AtomicBool::new(false);
+
+/// Becomes a reaper and does not return to the caller's work, if this process was started as one; a program that has
+/// called it can be its own reaper. Call it first in `main`.
+///
+/// True if this process was a reaper, whose work is done: the caller then returns from `main`.
+pub fn run_if_reaper() -> bool {
+    if !server::is_reaper() {
+        IS_OFFERED.store(true, Ordering::Relaxed);
+        return false;
+    }
+    // There is nobody left to tell.
+    let _ = server::serve();
+    true
+}
