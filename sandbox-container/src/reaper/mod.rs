@@ -14,7 +14,7 @@ mod protocol;
 mod server;
 
 pub use client::{Adoption, Call, CallError, OnExit, Reaper};
-pub use protocol::Status;
+pub use protocol::{STREAMS, Status, receive_descriptor};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,0 +1,153 @@
+//! What all container backends of a process share: the reaper, the thread that waits for things, the folder on disk.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sandbox_core::{Error, ErrorKind, Result};
+
+use crate::cgroup::{Hierarchy, Mode};
+use crate::error::host;
+use crate::reaper::Reaper;
+use crate::reactor::Reactor;
+use crate::runtime;
+use crate::state::{self, Home};
+use crate::sweep;
+
+/// The variable that names the program to use as reaper.
+const VARIABLE: &str = "SANDBOX_WORKER";
+/// Its usual name.
+const PROGRAM: &str = "sandbox-worker";
+
+/// How containers are made.
+#[derive(Clone, Debug)]
+pub struct ContainerOptions {
+    /// The folder for what stands on disk; see [`crate::sweep`].
+    pub state: PathBuf,
+    /// The program to start as reaper, instead of this one or an installed `sandbox-worker`.
+    pub reaper: Option<PathBuf>,
+    /// How long one command of a runtime may take before it is killed.
+    pub call_limit: Duration,
+    /// The platform that runsc is told to use; its own choice if left out.
+    pub runsc_platform: Option<String>,
+}
+
+impl Default for ContainerOptions {
+    fn default() -> Self {
+        Self {
+            state: state::default_root(),
+            reaper: None,
+            call_limit: Duration::from_secs(60),
+            runsc_platform: None,
+        }
+    }
+}
+
+/// What backends share. It ends, and its folder goes, with the last container.
+pub struct Host {
+    /// How containers are made.
+    pub options: ContainerOptions,
+    /// The folder on disk.
+    pub home: Home,
+    /// The host's cgroups.
+    pub hierarchy: Hierarchy,
+    /// Whether everything is done without root's rights.
+    pub is_rootless: bool,
+    /// Nothing to read, nowhere to write.
+    pub null: File,
+    // Before the thread that it needs.
+    reaper: Mutex<Option<Arc<Reaper>>>,
+    /// The thread that waits.
+    pub reactor: Reactor,
+    made: AtomicU64,
+}
+
+impl Host {
+    /// Removes what dead processes left, and makes this one's folder.
+    ///
+    /// # Errors
+    /// A folder that cannot be made.
+    pub fn open(options: ContainerOptions) -> Result<Arc<Self>> {
+        let swept = sweep::sweep(&options.state);
+        for left in &swept.failed {
+            tracing::warn!("left behind by a process that is gone: {left}");
+        }
+        let context = || format!("cannot use the folder {}", options.state.display());
+        let home = Home::create(&options.state).map_err(host(context()))?;
+        Ok(Arc::new(Self {
+            home,
+            hierarchy: Hierarchy::of_this_host(),
+            is_rootless: !rustix::process::geteuid().is_root(),
+            null: File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map_err(host("cannot open /dev/null"))?,
+            reaper: Mutex::default(),
+            reactor: Reactor::start().map_err(host("cannot start the thread that waits for containers"))?,
+            made: AtomicU64::new(0),
+            options,
+        }))
+    }
+
+    /// The reaper, started when it is first needed, and again if it is gone.
+    ///
+    /// # Errors
+    /// There is no program to be one, or it does not start.
+    pub fn reaper(&self) -> Result<Arc<Reaper>> {
+        let mut slot = self.reaper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reaper) = &*slot
+            && !reaper.is_gone()
+        {
+            return Ok(Arc::clone(reaper));
+        }
+        let program = self.reaper_program()?;
+        let context = format!("cannot start the reaper {}", program.display());
+        let reaper = Reaper::start(&program, self.home.path(), &self.reactor).map_err(host(context))?;
+        *slot = Some(Arc::clone(&reaper));
+        Ok(reaper)
+    }
+
+    fn reaper_program(&self) -> Result<PathBuf> {
+        if let Some(program) = &self.options.reaper {
+            return Ok(program.clone());
+        }
+        if let Some(program) = std::env::var_os(VARIABLE) {
+            return Ok(PathBuf::from(program));
+        }
+        if Reaper::is_offered_by_this_program() {
+            return Ok(PathBuf::from("/proc/self/exe"));
+        }
+        let beside = std::env::current_exe().ok().map(|program| program.with_file_name(PROGRAM));
+        let installed = beside.filter(|path| path.is_file()).or_else(|| runtime::on_path(PROGRAM));
+        installed.ok_or_else(|| {
+            let context = format!(
+                "containers need a process that is their parent: call sandbox::worker::run_if_worker() first in main, \
+                 or install {PROGRAM} beside the program or on PATH, or name it in {VARIABLE}"
+            );
+            Error::new(ErrorKind::NotFound, context)
+        })
+    }
+
+    /// A name for a container whose spec has none.
+    pub fn next_name(&self, kind: &str) -> String {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        format!("{kind}-{}-{number}", std::process::id())
+    }
+
+    /// Whether limits can be held by cgroups.
+    pub fn has_cgroups(&self) -> bool {
+        self.hierarchy.mode != Mode::None && !self.is_rootless && self.hierarchy.is_writable()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let reaper = self.reaper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reaper) = reaper {
+            reaper.end();
+        }
+    }
+}
