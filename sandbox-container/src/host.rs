@@ -10,8 +10,9 @@ use sandbox_core::{Error, ErrorKind, Result};
 
 use crate::cgroup::{Hierarchy, Mode};
 use crate::error::host;
-use crate::reaper::Reaper;
+use crate::image::{Store, UnpackLimits};
 use crate::reactor::Reactor;
+use crate::reaper::Reaper;
 use crate::runtime;
 use crate::state::{self, Home};
 use crate::sweep;
@@ -26,6 +27,8 @@ const PROGRAM: &str = "sandbox-worker";
 pub struct ContainerOptions {
     /// The folder for what stands on disk; see [`crate::sweep`].
     pub state: PathBuf,
+    /// The folder of unpacked images; see [`Store`].
+    pub store: PathBuf,
     /// The program to start as reaper, instead of this one or an installed `sandbox-worker`.
     pub reaper: Option<PathBuf>,
     /// How long one command of a runtime may take before it is killed.
@@ -38,6 +41,7 @@ impl Default for ContainerOptions {
     fn default() -> Self {
         Self {
             state: state::default_root(),
+            store: Store::default_path(),
             reaper: None,
             call_limit: Duration::from_secs(60),
             runsc_platform: None,
@@ -59,6 +63,7 @@ pub struct Host {
     pub null: File,
     // Before the thread that it needs.
     reaper: Mutex<Option<Arc<Reaper>>>,
+    store: Mutex<Option<Store>>,
     /// The thread that waits.
     pub reactor: Reactor,
     made: AtomicU64,
@@ -86,10 +91,30 @@ impl Host {
                 .open("/dev/null")
                 .map_err(host("cannot open /dev/null"))?,
             reaper: Mutex::default(),
+            store: Mutex::default(),
             reactor: Reactor::start().map_err(host("cannot start the thread that waits for containers"))?,
             made: AtomicU64::new(0),
             options,
         }))
+    }
+
+    /// The store of root file systems, opened when it is first needed.
+    ///
+    /// # Errors
+    /// A folder that cannot be made or used.
+    pub fn store(&self) -> Result<Store> {
+        let mut slot = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = &*slot {
+            return Ok(store.clone());
+        }
+        let open = || {
+            let store = Store::open(&self.options.store, UnpackLimits::default())?;
+            store.sweep()?;
+            Ok(store)
+        };
+        let store = open().map_err(|error: crate::image::ImageError| error.about("store"))?;
+        *slot = Some(store.clone());
+        Ok(store)
     }
 
     /// The reaper, started when it is first needed, and again if it is gone.
@@ -120,8 +145,12 @@ impl Host {
         if Reaper::is_offered_by_this_program() {
             return Ok(PathBuf::from("/proc/self/exe"));
         }
-        let beside = std::env::current_exe().ok().map(|program| program.with_file_name(PROGRAM));
-        let installed = beside.filter(|path| path.is_file()).or_else(|| runtime::on_path(PROGRAM));
+        let beside = std::env::current_exe()
+            .ok()
+            .map(|program| program.with_file_name(PROGRAM));
+        let installed = beside
+            .filter(|path| path.is_file())
+            .or_else(|| runtime::on_path(PROGRAM));
         installed.ok_or_else(|| {
             let context = format!(
                 "containers need a process that is their parent: call sandbox::worker::run_if_worker() first in main, \

@@ -137,7 +137,9 @@ impl Record {
 /// The backends' folders below `root` whose processes are gone, each locked by us.
 pub fn abandoned(root: &Path) -> Vec<(PathBuf, File)> {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some((entry.path(), lock_of(&entry.path())?))).collect()
+    entries
+        .filter_map(|entry| Some((entry.path(), lock_of(&entry.path())?)))
+        .collect()
 }
 
 /// The lock of a backend's folder, if nobody holds it.

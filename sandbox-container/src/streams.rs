@@ -11,8 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandbox_core::ConsoleLog;
 
-use crate::reaper::STREAMS;
 use crate::reactor::{Next, Source};
+use crate::reaper::STREAMS;
 
 /// Bytes taken from an output at a time: it bounds how long one container keeps the others waiting.
 const PIECE: usize = 64 << 10;
@@ -27,8 +27,15 @@ pub struct Prepared {
 }
 
 enum Theirs {
-    Pipes { input: OwnedFd, output: OwnedFd },
-    Terminal { listener: UnixListener, path: PathBuf, null: OwnedFd },
+    Pipes {
+        input: OwnedFd,
+        output: OwnedFd,
+    },
+    Terminal {
+        listener: UnixListener,
+        path: PathBuf,
+        null: OwnedFd,
+    },
 }
 
 impl Prepared {
@@ -109,10 +116,7 @@ impl Prepared {
 }
 
 /// How long a runtime that has ended may have its terminal on the way.
-const ON_THE_WAY: Timespec = Timespec {
-    tv_sec: 10,
-    tv_nsec: 0,
-};
+const ON_THE_WAY: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 fn receive_terminal(listener: &UnixListener) -> io::Result<OwnedFd> {
     let mut ready = [PollFd::new(listener, PollFlags::IN)];

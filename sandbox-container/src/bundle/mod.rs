@@ -10,14 +10,12 @@ mod seccomp;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{
-    Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root, Spec,
-};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 use sandbox_core::spec::{ContainerGuest, ProcessSpec};
 use sandbox_core::{Result, SandboxSpec};
 
 pub use process::{Account, further as further_process};
-pub use resources::{CPU_PERIOD, DEFAULT_PIDS, cpu_quota};
+pub use resources::{CPU_PERIOD, cpu_quota};
 
 use crate::runtime::Kind;
 
@@ -147,6 +145,7 @@ pub fn file(folder: &Path) -> PathBuf {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::resources::DEFAULT_PIDS;
     use super::*;
     use sandbox_core::spec::GuestSpec;
     use serde_json::{Value, json};

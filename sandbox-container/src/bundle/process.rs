@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Capability, LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User};
+use oci_spec::runtime::{
+    Capability, LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User,
+};
 use sandbox_core::spec::ProcessSpec;
 
 /// What a process may do as root: the set that Docker, containerd and podman agree on, without the power to make raw
@@ -135,7 +137,10 @@ mod tests {
         let environment = process.env().clone().unwrap_or_default();
         assert_eq!(environment, ["HOME=/mine", PATH]);
         assert_eq!(process.cwd(), &PathBuf::from("/"));
-        let held = process.capabilities().as_ref().and_then(|held| held.effective().clone());
+        let held = process
+            .capabilities()
+            .as_ref()
+            .and_then(|held| held.effective().clone());
         assert_eq!(held.map(|held| held.len()), Some(0));
     }
 

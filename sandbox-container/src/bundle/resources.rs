@@ -32,8 +32,8 @@ pub fn all(plan: &Plan<'_>) -> Result<Option<LinuxResources>> {
     if plan.cgroup.is_none() {
         return Ok(None);
     }
-    let limit = i64::try_from(plan.spec.memory)
-        .map_err(|_| Error::invalid("memory", "is more than any machine can have"))?;
+    let limit =
+        i64::try_from(plan.spec.memory).map_err(|_| Error::invalid("memory", "is more than any machine can have"))?;
     let mut memory = LinuxMemory::default();
     // Memory and swap together: what is beyond the limit is not to be had from a disk either.
     memory.set_limit(Some(limit)).set_swap(Some(limit));

@@ -69,7 +69,9 @@ impl Hierarchy {
                 _ => {}
             }
         }
-        let has_memory = controllers.iter().any(|(names, _)| names.iter().any(|name| name == "memory"));
+        let has_memory = controllers
+            .iter()
+            .any(|(names, _)| names.iter().any(|name| name == "memory"));
         let mode = match (has_memory, &unified) {
             (true, Some(_)) => Mode::Hybrid,
             (true, None) => Mode::V1,

@@ -42,7 +42,11 @@ impl Cgroup {
         let name = PathBuf::from(format!("/{name}"));
         let relative = name.strip_prefix("/").unwrap_or(&name);
         Self {
-            folders: hierarchy.roots(&CONTROLLERS).iter().map(|root| root.join(relative)).collect(),
+            folders: hierarchy
+                .roots(&CONTROLLERS)
+                .iter()
+                .map(|root| root.join(relative))
+                .collect(),
             is_unified: hierarchy.mode == Mode::Unified,
             name,
         }
@@ -99,11 +103,6 @@ impl Cgroup {
         self.folders.iter().try_for_each(|folder| remove(folder, deadline))
     }
 
-    /// Whether any of it is there.
-    pub fn exists(&self) -> bool {
-        self.folders.iter().any(|folder| folder.exists())
-    }
-
     /// Lets frozen processes go on, so that a signal that ends them is seen; no error where nothing is frozen.
     pub fn thaw(&self) {
         let (file, value) = match self.is_unified {
@@ -119,7 +118,10 @@ impl Cgroup {
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {
-        self.folders.iter().map(|folder| folder.join(name)).find(|path| path.exists())
+        self.folders
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| path.exists())
     }
 
     fn text(&self, name: &str) -> Option<String> {

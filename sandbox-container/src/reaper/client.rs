@@ -92,12 +92,7 @@ struct Starting {
 impl Reaper {
     /// Starts `program` as a reaper that sweeps `folder` when this process is gone.
     pub fn start(program: &Path, folder: &Path, reactor: &Reactor) -> io::Result<Arc<Self>> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let process = Command::new(program)
             .arg0(server::NAME)
             .current_dir("/")
@@ -146,7 +141,9 @@ impl Reaper {
     pub fn run(&self, call: &Call, streams: &[BorrowedFd<'_>; STREAMS], limit: Duration) -> Result<Status, CallError> {
         let ended = Arc::new(Gate::default());
         let gate = Arc::clone(&ended);
-        let pid = self.spawn(call, streams, Box::new(move |status| drop(gate.open(status))))?;
+        let pid = self.spawn(call, streams, Box::new(move |status| {
+ let _ = gate.open(status);
+ }))?;
         match ended.wait(Some(limit)) {
             Some(Status::Lost) => Err(CallError::Reaper(io::ErrorKind::BrokenPipe.into())),
             Some(status) => Ok(status),
@@ -314,7 +311,11 @@ impl Adoption {
     /// Claims the process: `on_exit` is called when it ends, at once if it has.
     pub fn adopt(self, pid: u32, on_exit: OnExit) {
         let mut state = self.reaper.state();
-        let ended = state.unclaimed.iter().skip(self.from).position(|(ended, _)| *ended == pid);
+        let ended = state
+            .unclaimed
+            .iter()
+            .skip(self.from)
+            .position(|(ended, _)| *ended == pid);
         let status = match (ended, state.is_gone) {
             (Some(index), _) => Some(state.unclaimed[self.from + index].1),
             (None, true) => Some(Status::Lost),

@@ -13,7 +13,7 @@ mod client;
 mod protocol;
 mod server;
 
-pub use client::{Adoption, Call, CallError, OnExit, Reaper};
+pub use client::{Adoption, Call, CallError, Reaper};
 pub use protocol::{STREAMS, Status, receive_descriptor};
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,16 +21,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Whether this program can be its own reaper.
 static IS_OFFERED: AtomicBool = AtomicBool::new(false);
 
-/// Becomes a reaper and does not return to the caller's work, if this process was started as one; a program that has
-/// called it can be its own reaper. Call it first in `main`.
-///
-/// True if this process was a reaper, whose work is done: the caller then returns from `main`.
-pub fn run_if_reaper() -> bool {
+/// Becomes a reaper and does not return, if this process was started as one; a program that has called it can be its own
+/// reaper. Call it first in `main`.
+pub fn run_if_reaper() {
     if !server::is_reaper() {
         IS_OFFERED.store(true, Ordering::Relaxed);
-        return false;
+        return;
     }
-    // There is nobody left to tell.
-    let _ = server::serve();
-    true
+    // There is nobody left to tell of an error but whoever looks at the status.
+    let status = i32::from(server::serve().is_err());
+    // SAFETY: ends the process; nothing of it is left to be cleaned up that the kernel does not.
+    unsafe { libc::_exit(status) }
 }

@@ -108,8 +108,14 @@ mod tests {
     fn a_missing_program_is_told_from_a_failing_host() {
         let missing = Complaint("exec: \"nope\": executable file not found in $PATH".to_owned());
         let error = missing.into_error("create", "runc", "nope");
-        assert_eq!((error.kind(), error.field()), (ErrorKind::NotFound, Some("guest.container.process.args")));
+        assert_eq!(
+            (error.kind(), error.field()),
+            (ErrorKind::NotFound, Some("guest.container.process.args"))
+        );
         let denied = Complaint("mkdir /sys/fs/cgroup/x: permission denied".to_owned());
-        assert_eq!(denied.into_error("create", "runc", "x").kind(), ErrorKind::PermissionDenied);
+        assert_eq!(
+            denied.into_error("create", "runc", "x").kind(),
+            ErrorKind::PermissionDenied
+        );
     }
 }

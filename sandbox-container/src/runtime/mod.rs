@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sandbox_core::{Error, ErrorKind, Result};
 
 pub use command::{Command, Flags};
-pub use log::{Complaint, complaint};
+pub use log::complaint;
 pub use version::identify;
 
 /// A runtime that this crate knows.
@@ -63,11 +63,8 @@ pub fn find(name: &str) -> Result<PathBuf> {
         return Err(Error::new(ErrorKind::NotFound, context).with_field(FIELD));
     };
     match path.metadata() {
-        Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
-            std::path::absolute(&path).map_err(|error| {
-                Error::new(ErrorKind::HostFailure, "there is no working directory").with_source(error)
-            })
-        }
+        Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => std::path::absolute(&path)
+            .map_err(|error| Error::new(ErrorKind::HostFailure, "there is no working directory").with_source(error)),
         Ok(_) => {
             let context = format!("{} is no program: it cannot be executed", path.display());
             Err(Error::new(ErrorKind::PermissionDenied, context).with_field(FIELD))
@@ -94,4 +91,11 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&folders)
         .map(|folder| folder.join(name))
         .find(|path| is_program(path))
+}
+
+impl OciRuntime {
+    /// Whether the SDK makes the cgroup, and starts the runtime in it.
+    pub fn makes_no_cgroup(&self) -> bool {
+        self.kind == Kind::Runsc
+    }
 }

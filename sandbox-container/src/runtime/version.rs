@@ -42,7 +42,10 @@ pub fn identify(program: &Path, output: &str) -> Result<OciRuntime> {
             Kind::Crun => format!("{}.{}", OLDEST_CRUN.0, OLDEST_CRUN.1),
             Kind::Runsc => OLDEST_RUNSC.to_string(),
         };
-        let context = format!("{} {version} is too old; {oldest} is the oldest that is used", kind.name());
+        let context = format!(
+            "{} {version} is too old; {oldest} is the oldest that is used",
+            kind.name()
+        );
         return Err(Error::new(ErrorKind::Unsupported, context).with_field(FIELD));
     }
     Ok(OciRuntime {
@@ -86,7 +89,12 @@ mod tests {
 
     #[test]
     fn what_is_no_runtime_or_too_old_is_refused() {
-        for output in ["", "true (GNU coreutils) 9.1\n", "runc version 1.0.3\n", "runsc version release-20190529.1\n"] {
+        for output in [
+            "",
+            "true (GNU coreutils) 9.1\n",
+            "runc version 1.0.3\n",
+            "runsc version release-20190529.1\n",
+        ] {
             let error = identify(Path::new("/x"), output).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{output}");
             assert_eq!(error.field(), Some(FIELD));

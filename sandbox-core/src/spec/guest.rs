@@ -150,6 +150,9 @@ pub struct ProcessSpec {
     /// Give it a pseudo-terminal.
     #[serde(default)]
     pub terminal: bool,
+    /// Give it a standard input that the embedder writes to; without, and without a terminal, it has nothing to read.
+    #[serde(default)]
+    pub stdin: bool,
 }
 
 /// A bind mount into a container.

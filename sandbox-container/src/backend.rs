@@ -1,0 +1,329 @@
+//! A backend per runtime.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sandbox_core::readiness::Readiness;
+use sandbox_core::spec::{ContainerGuest, GuestSpec, ProcessSpec};
+use sandbox_core::timeline::Recorder;
+use sandbox_core::{
+    Backend, Capability, ConsoleLog, Error, ErrorKind, Phase, Probe, RestoreOptions, Restored, Result, Sandbox,
+    SandboxSpec,
+};
+
+use crate::bundle::{self, Account, CPU_PERIOD, Plan};
+use crate::cgroup::{Cgroup, Limits, Mode};
+use crate::error::host as host_error;
+use crate::exit_log::ExitLog;
+use crate::host::Host;
+use crate::image::{ImageSource, Rootfs};
+use crate::probe;
+use crate::refuse;
+use crate::runtime::{Command, Flags, Kind, OciRuntime};
+use crate::sandbox::{Console, ContainerSandbox, Launch, Life, Parts};
+use crate::state::Record;
+use crate::streams::Prepared;
+use crate::sweep;
+
+/// Makes containers with one runtime.
+pub struct ContainerBackend {
+    host: Arc<Host>,
+    runtime: OciRuntime,
+    probed: OnceLock<Probe>,
+}
+
+impl ContainerBackend {
+    /// The runtime `name`, a name on `PATH` or a path, on `host`.
+    ///
+    /// # Errors
+    /// No such program, or none that is a runtime known here.
+    pub fn open(host: &Arc<Host>, name: &str) -> Result<Self> {
+        let runtime = probe::identify(host, name)?;
+        Ok(Self {
+            host: Arc::clone(host),
+            runtime,
+            probed: OnceLock::new(),
+        })
+    }
+
+    /// What its containers can do here.
+    fn capabilities(&self) -> BTreeSet<Capability> {
+        let mut capabilities = BTreeSet::from([
+            Capability::ConsoleInput,
+            Capability::Exec,
+            Capability::LimitConsole,
+            Capability::LimitDeadline,
+        ]);
+        let has_cgroups = self.host.has_cgroups();
+        if has_cgroups {
+            capabilities.extend([Capability::LimitCpuQuota, Capability::LimitMemory]);
+        }
+        match self.runtime.kind {
+            // Its own kernel stops its processes; how many they are the host does not see.
+            Kind::Runsc => drop(capabilities.insert(Capability::Pause)),
+            Kind::Runc | Kind::Crun if has_cgroups => {
+                capabilities.extend([Capability::Pause, Capability::LimitPids]);
+            }
+            Kind::Runc | Kind::Crun => {}
+        }
+        capabilities
+    }
+
+    fn make(&self, spec: &SandboxSpec, guest: &ContainerGuest) -> Result<ContainerSandbox> {
+        let recorder = Arc::new(Recorder::start(None));
+        spec.validate()?;
+        let capabilities = self.capabilities();
+        refuse::check(spec, &capabilities)?;
+        self.refuse_host()?;
+        let readiness = Readiness::new(spec.ready.as_ref())?;
+        let id = spec
+            .id
+            .clone()
+            .unwrap_or_else(|| self.host.next_name(self.runtime.kind.name()));
+        let making = Making::begin(self, &id)?;
+        let (parts, process) = making.parts(self, spec, guest, &id)?;
+        recorder.record(Phase::SpecChecked);
+        let console = Arc::new(ConsoleLog::new(
+            usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX),
+        ));
+        let deadline = spec.limits.deadline_ms.map(Duration::from_millis);
+        let life = Life::new(parts, Arc::clone(&recorder), console, deadline);
+        if let Err(error) = create(&life, &process) {
+            life.parts.give_back();
+            return Err(error);
+        }
+        recorder.record(Phase::VmCreated);
+        recorder.record(Phase::Created);
+        Ok(ContainerSandbox::new(id, life, readiness, capabilities))
+    }
+
+    /// What is known to fail with a riddle.
+    fn refuse_host(&self) -> Result<()> {
+        match probe::obstacle(&self.host, self.runtime.kind) {
+            Some(obstacle) => Err(Error::unsupported(crate::runtime::FIELD, obstacle)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs the runtime's `create`.
+fn create(life: &Arc<Life>, process: &ProcessSpec) -> Result<()> {
+    let parts = &life.parts;
+    let null = &parts.host.null;
+    let streams = match process.terminal {
+        true => Prepared::terminal(parts.folder.join("tty"), null),
+        false => Prepared::pipes(process.stdin, null),
+    };
+    let streams = streams.map_err(host_error("cannot make the container's streams"))?;
+    let pid_file = parts.folder.join("pid");
+    let flags = Flags {
+        exit_log: exit_log_of(&parts.folder, parts.runtime.kind),
+        ..parts.flags.clone()
+    };
+    let (pid, adoption) = parts.launch(Launch {
+        flags: &flags,
+        command: Command::Create {
+            bundle: &parts.folder,
+            pid_file: &pid_file,
+            terminal: streams.socket(),
+        },
+        verb: "create",
+        streams: &streams,
+        pid_file: &pid_file,
+    })?;
+    let (input, output) = streams
+        .finish(life.console())
+        .map_err(host_error("the runtime gave the container no streams"))?;
+    life.attach(pid, Console { input, output })?;
+    let ended = Arc::clone(life);
+    adoption.adopt(pid, Box::new(move |status| ended.ended(status)));
+    Ok(())
+}
+
+fn exit_log_of(folder: &Path, kind: Kind) -> Option<PathBuf> {
+    (kind == Kind::Runsc).then(|| folder.join("exit"))
+}
+
+impl Backend for ContainerBackend {
+    fn name(&self) -> &'static str {
+        self.runtime.kind.name()
+    }
+
+    fn probe(&self) -> Probe {
+        let probe = || probe::probe(&self.host, &self.runtime, self.capabilities());
+        self.probed.get_or_init(probe).clone()
+    }
+
+    fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
+        match &spec.guest {
+            GuestSpec::Container(guest) => Ok(Box::new(self.make(spec, guest)?)),
+            _ => Err(Error::unsupported("guest", "an OCI runtime runs containers alone")),
+        }
+    }
+
+    fn restore(&self, _snapshot: &Path, _options: &RestoreOptions) -> Result<Restored> {
+        let context = "containers cannot be restored yet";
+        Err(Error::new(ErrorKind::Unsupported, context))
+    }
+}
+
+/// A container's folder while it is being filled: removed, with what its record names, unless all goes well.
+struct Making {
+    folder: PathBuf,
+    name: String,
+    is_done: bool,
+}
+
+impl Making {
+    fn begin(backend: &ContainerBackend, id: &str) -> Result<Self> {
+        let home = &backend.host.home;
+        let name = format!("{}-{id}", home.name());
+        let folder = home.container(id).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                let context = format!("{id:?} is the name of another sandbox");
+                Error::new(ErrorKind::AlreadyExists, context).with_field("id")
+            }
+            _ => host_error("cannot make the sandbox's folder")(error),
+        })?;
+        Ok(Self {
+            folder,
+            name,
+            is_done: false,
+        })
+    }
+
+    /// Everything up to the runtime's first command.
+    fn parts(
+        mut self,
+        backend: &ContainerBackend,
+        spec: &SandboxSpec,
+        guest: &ContainerGuest,
+        id: &str,
+    ) -> Result<(Parts, ProcessSpec)> {
+        let (host, runtime) = (&backend.host, &backend.runtime);
+        let reaper = host.reaper()?;
+        let cgroup = host
+            .has_cgroups()
+            .then(|| Cgroup::new(&host.hierarchy, &format!("sandbox.{}", self.name)));
+        let flags = Flags {
+            root: self.folder.join("state"),
+            log: self.folder.join("runtime.log"),
+            is_rootless: host.is_rootless,
+            platform: host.options.runsc_platform.clone(),
+            ..Flags::default()
+        };
+        let record = Record {
+            id: self.name.clone(),
+            runtime: runtime.kind.name().to_owned(),
+            program: runtime.program.clone(),
+            root: flags.root.clone(),
+            cgroup: cgroup.is_some().then(|| format!("sandbox.{}", self.name)),
+        };
+        record
+            .write(&self.folder)
+            .map_err(host_error("cannot write the sandbox's record"))?;
+        let rootfs = rootfs(host, guest, &self.name)?;
+        let process = process(guest, &rootfs)?;
+        let account = account(&process, &rootfs, host.is_rootless)?;
+        let document = bundle::document(&Plan {
+            kind: runtime.kind,
+            spec,
+            guest,
+            process: &process,
+            account: &account,
+            root: rootfs.path(),
+            hostname: guest.hostname.as_deref().unwrap_or(id),
+            cgroup: cgroup.as_ref().filter(|_| !runtime.makes_no_cgroup()).map(Cgroup::name),
+            network: None,
+            is_rootless: host.is_rootless,
+            is_unified: host.hierarchy.mode == Mode::Unified,
+        })?;
+        let text = serde_json::to_vec(&document).map_err(std::io::Error::from);
+        let written = text.and_then(|text| fs::write(bundle::file(&self.folder), text));
+        written.map_err(host_error("cannot write the container's description"))?;
+        let exit_log = match exit_log_of(&self.folder, runtime.kind) {
+            Some(path) => {
+                let log = ExitLog::create(&path).map_err(host_error("cannot make a fifo"))?;
+                Some(Arc::new(log))
+            }
+            None => None,
+        };
+        if let Some(cgroup) = cgroup.as_ref().filter(|_| runtime.makes_no_cgroup()) {
+            make_cgroup(host, cgroup, spec)?;
+        }
+        self.is_done = true;
+        let parts = Parts {
+            host: Arc::clone(host),
+            reaper,
+            runtime: runtime.clone(),
+            flags,
+            id: self.name.clone(),
+            folder: self.folder.clone(),
+            cgroup,
+            rootfs,
+            process: document.process().clone().unwrap_or_default(),
+            exit_log,
+        };
+        Ok((parts, process))
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if !self.is_done
+            && let Err(error) = sweep::remove_folder(&self.folder)
+        {
+            tracing::warn!("left behind for the next sweep: {error}");
+        }
+    }
+}
+
+fn rootfs(host: &Host, guest: &ContainerGuest, name: &str) -> Result<Rootfs> {
+    let (source, field) = ImageSource::of(guest)
+        .ok_or_else(|| Error::invalid("guest.container.rootfs", "give exactly one of rootfs and image"))?;
+    host.store()?.prepare(&source, name).map_err(|error| error.about(field))
+}
+
+/// What runs: what the spec says, and the image where it is silent.
+fn process(guest: &ContainerGuest, rootfs: &Rootfs) -> Result<ProcessSpec> {
+    let process = match rootfs.config() {
+        Some(config) => config.process(guest.process.as_ref()),
+        None => guest.process.clone(),
+    };
+    process.ok_or_else(|| {
+        let context = "is left out, and there is no image that names a program";
+        Error::invalid("guest.container.process", context)
+    })
+}
+
+fn account(process: &ProcessSpec, rootfs: &Rootfs, is_rootless: bool) -> Result<Account> {
+    const FIELD: &str = "guest.container.process.user";
+    let user = rootfs
+        .user(process.user.as_deref().unwrap_or("0"))
+        .map_err(|error| error.about(FIELD))?;
+    if is_rootless && (user.uid, user.gid) != (0, 0) {
+        let context = "without root's rights the only user inside is root, who is the caller outside";
+        return Err(Error::unsupported(FIELD, context));
+    }
+    Ok(Account {
+        uid: user.uid,
+        gid: user.gid,
+        groups: if is_rootless { Vec::new() } else { user.additional_gids },
+        home: user.home,
+    })
+}
+
+fn make_cgroup(host: &Host, cgroup: &Cgroup, spec: &SandboxSpec) -> Result<()> {
+    let limits = Limits {
+        memory: spec.memory,
+        cpu_quota: bundle::cpu_quota(spec),
+        cpu_period: CPU_PERIOD,
+    };
+    host.hierarchy
+        .enable(&["cpu", "memory", "pids"])
+        .and_then(|()| cgroup.create(&limits))
+        .map_err(host_error("cannot make the container's cgroup"))
+}

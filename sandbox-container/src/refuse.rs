@@ -1,0 +1,105 @@
+//! What a spec may ask for that a container does not have: refused, so that no field means less than it says.
+
+use std::collections::BTreeSet;
+
+use sandbox_core::spec::{HugePages, ReadyCheck};
+use sandbox_core::{Capability, Error, Result, SandboxSpec};
+
+/// Checks `spec` against what the runtime can do here.
+///
+/// # Errors
+/// The first field that cannot be had.
+pub fn check(spec: &SandboxSpec, capabilities: &BTreeSet<Capability>) -> Result<()> {
+    let fields = [
+        (
+            !spec.disks.is_empty(),
+            "disks",
+            "containers have mounts instead of disks",
+        ),
+        (spec.vsock.is_some(), "vsock", "containers have none"),
+        (spec.rng, "rng", "containers use the host's random numbers"),
+        (
+            spec.balloon.is_some(),
+            "balloon",
+            "a container's memory is the host's own",
+        ),
+        (
+            spec.huge_pages != HugePages::Auto,
+            "huge_pages",
+            "a container's memory is the host's own",
+        ),
+        (
+            !spec.cpu.mask.is_empty(),
+            "cpu.mask",
+            "containers see the host's processor",
+        ),
+        (
+            spec.track_dirty,
+            "track_dirty",
+            "a container's memory is the host's own",
+        ),
+        (
+            matches!(spec.ready, Some(ReadyCheck::BootPort)),
+            "ready",
+            "containers have no boot port; use another check",
+        ),
+        (
+            matches!(spec.ready, Some(ReadyCheck::Vsock { .. })),
+            "ready",
+            "containers have no vsock; use another check",
+        ),
+        (
+            spec.limits.cpu_quota.is_some() && !capabilities.contains(&Capability::LimitCpuQuota),
+            "limits.cpu_quota",
+            "needs the right to make cgroups",
+        ),
+        (
+            spec.limits.pids.is_some() && !capabilities.contains(&Capability::LimitPids),
+            "limits.pids",
+            "this runtime cannot hold a container to it here",
+        ),
+    ];
+    match fields.into_iter().find(|(asked, _, _)| *asked) {
+        Some((_, field, reason)) => Err(Error::unsupported(field, reason)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use sandbox_core::ErrorKind;
+
+    fn spec() -> SandboxSpec {
+        let text = br#"{"guest": {"container": {"runtime": "runc", "rootfs": "/r", "process": {"args": ["/a"]}}}}"#;
+        SandboxSpec::from_json(text).unwrap()
+    }
+
+    #[test]
+    fn what_only_machines_have_is_refused_by_field() {
+        let all = BTreeSet::from(Capability::ALL);
+        check(&spec(), &all).unwrap();
+        type Change = fn(&mut SandboxSpec);
+        let cases: [(&str, Change); 4] = [
+            ("rng", |spec| spec.rng = true),
+            ("track_dirty", |spec| spec.track_dirty = true),
+            ("ready", |spec| spec.ready = Some(ReadyCheck::BootPort)),
+            ("cpu.mask", |spec| spec.cpu.mask = vec!["avx".to_owned()]),
+        ];
+        for (field, change) in cases {
+            let mut spec = spec();
+            change(&mut spec);
+            let error = check(&spec, &all).unwrap_err();
+            assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some(field)));
+        }
+    }
+
+    #[test]
+    fn limits_that_cannot_be_held_are_refused() {
+        let mut spec = spec();
+        spec.limits.pids = Some(3);
+        let error = check(&spec, &BTreeSet::new()).unwrap_err();
+        assert_eq!(error.field(), Some("limits.pids"));
+    }
+}

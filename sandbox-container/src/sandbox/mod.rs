@@ -1,0 +1,176 @@
+//! A container behind the trait.
+
+mod ending;
+mod exec;
+mod life;
+mod parts;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_core::readiness::{Readiness, Signs};
+use sandbox_core::stats::{CpuStats, MemoryStats};
+use sandbox_core::{
+    Capability, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, Manifest, Result, Sandbox, SnapshotOptions,
+    State, Stats, Teardown, Timeline,
+};
+
+pub use life::{Console, Life};
+pub use parts::{Launch, Parts};
+
+/// A container.
+pub struct ContainerSandbox {
+    id: String,
+    life: Arc<Life>,
+    readiness: Readiness,
+    capabilities: BTreeSet<Capability>,
+}
+
+impl ContainerSandbox {
+    /// Puts the parts together.
+    pub fn new(id: String, life: Arc<Life>, readiness: Readiness, mut capabilities: BTreeSet<Capability>) -> Self {
+        if !life.takes_input() {
+            capabilities.remove(&Capability::ConsoleInput);
+        }
+        Self {
+            id,
+            life,
+            readiness,
+            capabilities,
+        }
+    }
+
+    fn in_state(&self, allowed: &[State], verb: &str) -> Result<()> {
+        let state = self.state();
+        match allowed.contains(&state) {
+            true => Ok(()),
+            false => {
+                let context = format!("cannot {verb} a sandbox that is {state}");
+                Err(Error::new(ErrorKind::WrongState, context))
+            }
+        }
+    }
+}
+
+const ALIVE: [State; 2] = [State::Running, State::Paused];
+
+impl Sandbox for ContainerSandbox {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn state(&self) -> State {
+        self.life.state()
+    }
+
+    fn capabilities(&self) -> BTreeSet<Capability> {
+        self.capabilities.clone()
+    }
+
+    fn start(&self) -> Result<()> {
+        self.life.start()
+    }
+
+    fn wait_ready(&self, timeout: Duration) -> Result<()> {
+        if self.life.ready.is_given() {
+            return Ok(());
+        }
+        // One that ended as soon as it was started may have been ready; the check knows.
+        self.in_state(&[State::Running, State::Paused, State::Stopped], "wait for")?;
+        let signs = Signs {
+            ready: &self.life.ready,
+            console: &self.life.console,
+            exit: &self.life.exit,
+        };
+        self.readiness.wait(&signs, timeout)
+    }
+
+    fn pause(&self) -> Result<()> {
+        self.life.pause()
+    }
+
+    fn resume(&self) -> Result<()> {
+        self.life.resume()
+    }
+
+    fn snapshot(&self, _directory: &Path, _options: &SnapshotOptions) -> Result<Manifest> {
+        self.in_state(&ALIVE, "snapshot")?;
+        let context = "containers cannot be snapshotted yet";
+        Err(Error::new(ErrorKind::Unsupported, context))
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        if self.state() == State::TornDown {
+            let context = "cannot read the counters of a sandbox that is torn down";
+            return Err(Error::new(ErrorKind::WrongState, context));
+        }
+        let usage = self
+            .life
+            .parts
+            .cgroup
+            .as_ref()
+            .map(|cgroup| cgroup.usage())
+            .unwrap_or_default();
+        Ok(Stats {
+            memory: MemoryStats {
+                resident: usage.anonymous.map(|anonymous| anonymous + usage.mapped.unwrap_or(0)),
+                private: usage.anonymous,
+                guest_touched: usage.memory,
+                ..MemoryStats::default()
+            },
+            cpu: CpuStats {
+                guest: usage.cpu,
+                ..CpuStats::default()
+            },
+            ..Stats::default()
+        })
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Result<Exit> {
+        self.life.wait(timeout)
+    }
+
+    fn stop(&self, grace: Duration) -> Result<Exit> {
+        self.life.stop(grace)
+    }
+
+    fn teardown(&self) -> Teardown {
+        self.life.teardown();
+        Teardown::new(self.life.clone())
+    }
+
+    fn timeline(&self) -> Timeline {
+        self.life.recorder.timeline()
+    }
+
+    fn console(&self) -> Arc<ConsoleLog> {
+        Arc::clone(&self.life.console)
+    }
+
+    fn console_write(&self, bytes: &[u8]) -> Result<usize> {
+        self.in_state(&ALIVE, "write to")?;
+        if !self.capabilities.contains(&Capability::ConsoleInput) {
+            let context = "the container's process was given no standard input; ask for one, or for a terminal";
+            return Err(Error::unsupported("guest.container.process.stdin", context));
+        }
+        self.life.write(bytes)
+    }
+
+    fn as_exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+}
+
+impl Exec for ContainerSandbox {
+    fn exec(&self, arguments: &[String], environment: &[String]) -> Result<Box<dyn ExecSession>> {
+        exec::start(&self.life, arguments, environment)
+    }
+}
+
+impl Drop for ContainerSandbox {
+    fn drop(&mut self) {
+        self.life.teardown();
+    }
+}
