@@ -1,4 +1,4 @@
-//! One `Sandbox` trait before every wall: KVM micro-VMs today, OCI runtimes next.
+//! One `Sandbox` trait before every wall: KVM micro-VMs and the containers of OCI runtimes.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -25,9 +25,13 @@
 //!
 //! The contract stands in [`sandbox_core`], re-exported here; [`Runtime`] picks the backend that a spec asks for.
 
+mod containers;
+pub mod worker;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use sandbox_container::{ContainerBackend, ContainerOptions, sweep};
 pub use sandbox_core::{
     Backend, Capability, ConsoleChunk, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, FaultReport, Fork,
     Lifecycle, Manifest, Phase, Probe, Registers, Renewed, RestoreOptions, Restored, Result, Sandbox, SandboxSpec,
@@ -36,6 +40,7 @@ pub use sandbox_core::{
 };
 pub use sandbox_vmm::{Identification, KvmBackend, KvmOptions};
 
+use containers::{Containers, unusable};
 use spec::GuestSpec;
 
 /// All backends of this host, each opened when a spec first asks for it.
@@ -43,6 +48,7 @@ use spec::GuestSpec;
 pub struct Runtime {
     kvm_options: KvmOptions,
     kvm: Mutex<Option<Arc<KvmBackend>>>,
+    containers: Containers,
 }
 
 impl Runtime {
@@ -59,6 +65,13 @@ impl Runtime {
         }
     }
 
+    /// The same runtime, with containers made as `options` say.
+    #[must_use]
+    pub fn with_container_options(mut self, options: ContainerOptions) -> Self {
+        self.containers = Containers::new(options);
+        self
+    }
+
     /// Makes the sandbox that `spec` describes, in state [`State::Created`].
     ///
     /// # Errors
@@ -66,10 +79,8 @@ impl Runtime {
     pub fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
         match &spec.guest {
             GuestSpec::Linux(_) | GuestSpec::Unikernel(_) => self.kvm()?.create(spec),
-            _ => Err(Error::unsupported(
-                "guest.container",
-                "there is no container backend yet",
-            )),
+            GuestSpec::Container(container) => self.container(&container.runtime)?.create(spec),
+            _ => Err(Error::unsupported("guest", "no backend is for this kind of guest")),
         }
     }
 
@@ -95,15 +106,22 @@ impl Runtime {
         Ok(backend)
     }
 
-    /// What this host can do, by backend.
+    /// The backend of an OCI runtime, a name on `PATH` or a path, opened on first use.
+    ///
+    /// # Errors
+    /// No such program, or none that is a known runtime. A later call tries again.
+    pub fn container(&self, runtime: &str) -> Result<Arc<ContainerBackend>> {
+        self.containers.backend(runtime)
+    }
+
+    /// What this host can do, by backend. Tries things out, which takes a moment.
     pub fn probe(&self) -> Vec<(&'static str, Probe)> {
         let kvm = match self.kvm() {
             Ok(backend) => backend.probe(),
-            Err(error) => Probe {
-                reasons: vec![error.report()],
-                ..Probe::default()
-            },
+            Err(error) => unusable(&error),
         };
-        vec![("kvm", kvm)]
+        let mut probes = vec![("kvm", kvm)];
+        probes.extend(self.containers.probe());
+        probes
     }
 }

@@ -7,10 +7,8 @@
 /// Does a worker's work and does not return, if this process was started as one; otherwise returns at once.
 ///
 /// ```
-/// fn main() {
-///     sandbox::worker::run_if_worker();
-///     // What the program is for.
-/// }
+/// sandbox::worker::run_if_worker();
+/// // What the program is for.
 /// ```
 pub fn run_if_worker() {
     sandbox_container::run_if_reaper();

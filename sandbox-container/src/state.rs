@@ -149,6 +149,14 @@ pub fn lock_of(folder: &Path) -> Option<File> {
     Some(lock)
 }
 
+/// The lock of a backend's folder, as soon as its process is gone; nothing if somebody else has removed the folder.
+pub fn await_lock_of(folder: &Path) -> Option<File> {
+    let path = folder.join(LOCK);
+    let lock = File::open(&path).ok()?;
+    flock(&lock, FlockOperation::LockExclusive).ok()?;
+    path.exists().then_some(lock)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

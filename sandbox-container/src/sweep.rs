@@ -37,11 +37,10 @@ pub fn sweep(root: &Path) -> Swept {
     swept
 }
 
-/// Removes one backend's folder, whose process is gone.
+/// Removes one backend's folder, whose process is going: its lock is waited for.
 pub(crate) fn abandoned(folder: &Path) {
     let mut swept = Swept::default();
-    // Nobody has the lock but a sweep that was quicker.
-    if let Some(_lock) = state::lock_of(folder) {
+    if let Some(_lock) = state::await_lock_of(folder) {
         remove_all(folder, &mut swept);
     }
     for failure in swept.failed {

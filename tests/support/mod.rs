@@ -1,6 +1,7 @@
 //! What the tests of the public interface share.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod container;
 pub mod linux;
 pub mod network;
 
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sandbox::spec::{GuestSpec, Isolation, UnikernelFamily, UnikernelGuest};
-use sandbox::{FaultReport, Runtime, Sandbox, SandboxSpec};
+use sandbox::{Backend, ContainerOptions, FaultReport, Runtime, Sandbox, SandboxSpec};
 
 /// Longer than anything here takes, on a machine that emulates another one and is busy besides.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,7 +22,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// One runtime for all tests of a program, as an embedder has it.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(Runtime::new)
+    RUNTIME.get_or_init(|| Runtime::new().with_container_options(container_options()))
+}
+
+/// Containers whose parent is the program for embedders that cannot be their own.
+pub fn container_options() -> ContainerOptions {
+    ContainerOptions {
+        reaper: Some(PathBuf::from(env!("CARGO_BIN_EXE_sandbox-worker"))),
+        ..ContainerOptions::default()
+    }
 }
 
 /// A folder that goes with the value.
@@ -124,13 +133,10 @@ pub fn await_console(sandbox: &dyn Sandbox, marker: &str) {
 
 /// True on a host whose KVM executes every instruction. Where it does not, says that this test was skipped.
 pub fn has_complete_kvm() -> bool {
-    let complete = runtime().probe().iter().any(|(name, probe)| {
-        let complete = probe
-            .facts
-            .iter()
-            .any(|(fact, value)| fact == "kvm" && value == "complete");
-        *name == "kvm" && complete
-    });
+    let is_complete = |(fact, value): &(String, String)| fact == "kvm" && value == "complete";
+    let complete = runtime()
+        .kvm()
+        .is_ok_and(|backend| backend.probe().facts.iter().any(is_complete));
     if !complete {
         skip("needs a KVM that executes every instruction");
     }

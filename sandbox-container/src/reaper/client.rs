@@ -141,9 +141,13 @@ impl Reaper {
     pub fn run(&self, call: &Call, streams: &[BorrowedFd<'_>; STREAMS], limit: Duration) -> Result<Status, CallError> {
         let ended = Arc::new(Gate::default());
         let gate = Arc::clone(&ended);
-        let pid = self.spawn(call, streams, Box::new(move |status| {
- let _ = gate.open(status);
- }))?;
+        let pid = self.spawn(
+            call,
+            streams,
+            Box::new(move |status| {
+                let _ = gate.open(status);
+            }),
+        )?;
         match ended.wait(Some(limit)) {
             Some(Status::Lost) => Err(CallError::Reaper(io::ErrorKind::BrokenPipe.into())),
             Some(status) => Ok(status),
@@ -212,9 +216,10 @@ impl Reaper {
         }
     }
 
-    /// Ends the reaper, which removes what it still has.
+    /// Ends the reaper.
     pub fn end(&self) {
-        // It takes a closed socket for the end of the embedder.
+        // Without a word it would take a closed socket for the end of this process, and wait for that.
+        let _ = self.send(&Request::Goodbye, &[]);
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = process.wait();

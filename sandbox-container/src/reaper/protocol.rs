@@ -30,6 +30,8 @@ pub enum Request {
         /// The embedder's folder of sandboxes: it is swept when the embedder is gone.
         folder: PathBuf,
     },
+    /// The embedder closes the socket next, and leaves nothing behind.
+    Goodbye,
     /// Starts a program in a process group of its own; its three standard streams come with the message.
     Spawn {
         /// Number that the reply bears.
@@ -184,6 +186,8 @@ mod tests {
             }
         ));
         assert_eq!(streams.len(), STREAMS);
+        // They keep the left end open.
+        drop(streams);
         let (message, streams) = receive::<Reply>(&right, &mut buffer).unwrap().unwrap();
         assert!(matches!(message, Reply::Hello { version: 1 }) && streams.is_empty());
         let long = Request::Hello {
@@ -191,7 +195,7 @@ mod tests {
             folder: PathBuf::from("x".repeat(MAX_MESSAGE)),
         };
         assert!(send(&left, &long, &[]).is_err());
-        drop((left, streams));
+        drop(left);
         assert!(receive::<Reply>(&right, &mut buffer).unwrap().is_none());
     }
 }

@@ -116,6 +116,10 @@ impl Server<'_> {
                 *folder = Some(theirs);
                 self.reply(&Reply::Hello { version: VERSION })
             }
+            Request::Goodbye => {
+                *folder = None;
+                Ok(())
+            }
             Request::Spawn {
                 number,
                 command,

@@ -121,6 +121,7 @@ impl Life {
     }
 
     /// The container goes on where its snapshot was taken: it runs already.
+    #[allow(dead_code, reason = "snapshots come next")]
     pub fn entered(self: &Arc<Self>) -> Result<()> {
         self.recorder.record(Phase::FirstEntry);
         self.lifecycle().apply(Verb::Start)?;

@@ -40,7 +40,7 @@ soak [OPTIONS] [FILTER]          the same with every loop at its full number of 
 /// The variable by which tests know how many rounds are wanted.
 const ROUNDS: &str = "SANDBOX_TEST_ROUNDS";
 
-const PACKAGES: [Package; 6] = [
+const PACKAGES: &[Package] = &[
     Package {
         name: "acpica-tools",
         why: "checks the ACPI tables that guests are given",
@@ -56,6 +56,22 @@ const PACKAGES: [Package; 6] = [
     Package {
         name: "nftables",
         why: "translates addresses and publishes ports of sandboxes",
+    },
+    Package {
+        name: "criu",
+        why: "saves and restores the processes of runc's containers",
+    },
+    Package {
+        name: "crun",
+        why: "is one of the OCI runtimes that are tested",
+    },
+    Package {
+        name: "runc",
+        why: "is one of the OCI runtimes that are tested",
+    },
+    Package {
+        name: "runsc",
+        why: "is one of the OCI runtimes that are tested",
     },
     Package {
         name: "skopeo",
@@ -132,7 +148,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<(Places, Option<OsString>)> {
 }
 
 fn run(workspace: &Workspace, places: Places, mut plan: Plan) -> Result<ExitCode> {
-    packages::ensure(&PACKAGES)?;
+    packages::ensure(PACKAGES)?;
     let (kind, reason) = host_kind::probe();
     println!("this host: {} ({reason})", kind.name());
     let mut report = Report::default();

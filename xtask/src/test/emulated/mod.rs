@@ -28,6 +28,9 @@ const MEMORY_MIB: u64 = 6144;
 const MOST_HOSTS: usize = 4;
 /// The script that runs one program after another, inside the host.
 const SCRIPT: &str = "/etc/kvm-host/tests";
+/// Programs of this machine that tests use beside what cargo built: OCI
+/// runtimes, and what they call.
+const PROGRAMS: [&str; 4] = ["runc", "crun", "runsc", "criu"];
 /// What the harness exits with when tests failed.
 const TESTS_FAILED: u8 = 101;
 const KILLED: u8 = 128 + 9;
@@ -93,11 +96,16 @@ fn run_part(
         content: transcript::script(plan, pieces),
     });
     let copies = pieces.iter().map(|piece| (&piece.copy, &piece.program.executable));
-    let files = copies.chain(helpers.iter().map(|helper| (helper, helper)));
-    host.carried.extend(files.map(|(source, destination)| Carried::Path {
-        source: source.clone(),
-        destination: destination.clone(),
-    }));
+    let programs: Vec<PathBuf> = PROGRAMS
+        .iter()
+        .filter_map(|name| process::find_program(name.as_ref()))
+        .collect();
+    let as_they_are = helpers.iter().chain(&programs).map(|file| (file, file));
+    host.carried
+        .extend(copies.chain(as_they_are).map(|(source, destination)| Carried::Path {
+            source: source.clone(),
+            destination: destination.clone(),
+        }));
 
     let transcript = Transcript::new(pieces);
     let ending = kvm_host::run(workspace, &host, transcript.clone(), transcript.clone())?;

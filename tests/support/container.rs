@@ -1,0 +1,102 @@
+//! Containers for tests: a root file system with busybox in it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use sandbox::spec::{ContainerGuest, GuestSpec, ProcessSpec};
+use sandbox::{Backend, SandboxSpec};
+
+use super::{TempFolder, runtime, skip};
+
+const FOLDERS: [&str; 7] = ["bin", "dev", "etc", "proc", "sys", "tmp", "root"];
+const APPLETS: [&str; 22] = [
+    "cat", "chown", "dd", "echo", "env", "false", "head", "hostname", "httpd", "id", "ip", "kill", "ls", "mkdir", "nc",
+    "ps", "sh", "sleep", "stty", "touch", "true", "wget",
+];
+
+/// A folder with busybox and two accounts.
+pub fn rootfs() -> &'static Path {
+    static ROOT: OnceLock<TempFolder> = OnceLock::new();
+    let folder = ROOT.get_or_init(|| {
+        let folder = TempFolder::new();
+        let path = |name: &str| folder.path().join(name);
+        for name in FOLDERS {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::copy(busybox(), path("bin/busybox")).unwrap();
+        for applet in APPLETS {
+            symlink("busybox", path("bin").join(applet)).unwrap();
+        }
+        fs::write(
+            path("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/srv:/bin/sh\n",
+        )
+        .unwrap();
+        fs::write(path("etc/group"), "root:x:0:\nweb:x:33:\nlogs:x:44:web\n").unwrap();
+        folder
+    });
+    folder.path()
+}
+
+fn busybox() -> PathBuf {
+    let places = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
+    let found = places.into_iter().find(|place| place.is_file());
+    found.expect("busybox-static is installed by cargo xtask test")
+}
+
+/// A container that runs these words.
+pub fn container(oci_runtime: &str, words: &[&str]) -> SandboxSpec {
+    let mut spec = SandboxSpec::new(GuestSpec::Container(ContainerGuest {
+        runtime: oci_runtime.to_owned(),
+        rootfs: Some(rootfs().to_owned()),
+        image: None,
+        image_name: None,
+        process: Some(ProcessSpec {
+            args: words.iter().map(ToString::to_string).collect(),
+            ..ProcessSpec::default()
+        }),
+        hostname: None,
+        mounts: Vec::new(),
+        writable_root: false,
+    }));
+    spec.memory = 128 << 20;
+    spec
+}
+
+/// A container that runs a script.
+pub fn script(oci_runtime: &str, text: &str) -> SandboxSpec {
+    container(oci_runtime, &["/bin/sh", "-c", text])
+}
+
+/// The container part of a spec, to be changed.
+pub fn guest(spec: &mut SandboxSpec) -> &mut ContainerGuest {
+    match &mut spec.guest {
+        GuestSpec::Container(guest) => guest,
+        _ => panic!("no container"),
+    }
+}
+
+/// Its process, to be changed.
+pub fn process(spec: &mut SandboxSpec) -> &mut ProcessSpec {
+    guest(spec).process.as_mut().unwrap()
+}
+
+/// Those of the known runtimes that work here. The others are told as skipped, with the reason.
+pub fn runtimes() -> Vec<&'static str> {
+    let usable = |name: &&str| match runtime().container(name) {
+        Ok(backend) => {
+            let probe = backend.probe();
+            if !probe.usable {
+                skip(&format!("{name} cannot be used: {}", probe.reasons.join("; ")));
+            }
+            probe.usable
+        }
+        Err(error) => {
+            skip(&format!("{name} cannot be used: {}", error.report()));
+            false
+        }
+    };
+    ["runc", "crun", "runsc"].into_iter().filter(usable).collect()
+}
