@@ -51,7 +51,7 @@ pub fn run(runtime: &Runtime, files: &LinuxFiles) -> Result<Life> {
     sandbox.teardown().wait(PATIENCE)?;
 
     Ok(Life {
-        guest: "linux",
+        guest: "linux".to_owned(),
         // What a guest wrote on its console stays readable after its end.
         said: String::from_utf8_lossy(&sandbox.console().read_from(0).bytes)
             .trim()

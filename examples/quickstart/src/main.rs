@@ -3,11 +3,13 @@
 //! | file | what it shows |
 //! |---|---|
 //! | `web.rs` | a web server without an operating system: described, booted, asked for its page, taken apart |
+//! | `boot.rs` | any unikernel that somebody brings: recognised from its file, and told its arguments, address and disks |
 //! | `linux.rs` | a stock Linux kernel, up to its init and to its power-off |
 //! | `timeline.rs` | reading the timeline that every sandbox keeps: which phase took how long, and whose time it was |
 //! | `network.rs` | finding addresses for a sandbox that this machine does not use |
 //! | `holdings.rs` | what this process holds, to see that a sandbox leaves nothing behind |
 
+mod boot;
 mod holdings;
 mod http;
 mod image;
@@ -46,6 +48,7 @@ fn run() -> Result<()> {
     let life = match &options.guest {
         Guest::Web => web::run(&runtime)?,
         Guest::Linux(files) => linux::run(&runtime, files)?,
+        Guest::Own(guest) => boot::run(&runtime, guest)?,
     };
     drop(runtime);
 
@@ -60,6 +63,10 @@ fn run() -> Result<()> {
     print!("{}", report.text());
     if let Some(file) = &options.json {
         report.write_json(file)?;
+    }
+    if let Guest::Own(guest) = &options.guest {
+        let exit = &report.life.exit;
+        ensure!(boot::is_well(guest, exit), "the guest ended by {exit}");
     }
     ensure!(report.left.is_nothing(), "the sandbox left something behind");
     Ok(())

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 
+use crate::boot;
 use crate::linux::LinuxFiles;
 
 const USAGE: &str = "\
 usage: quickstart [web] [--json FILE]
        quickstart linux --kernel FILE --initrd FILE --marker TEXT [--mask FEATURE]… [--json FILE]
+
+       quickstart boot FILE [OPTIONS] [-- ARGUMENT…]
 
   web                boot a web server and fetch its page; needs root for its network interface
   linux              boot a Linux kernel until it powers off
@@ -17,6 +20,18 @@ usage: quickstart [web] [--json FILE]
     --initrd FILE    initial RAM disk, whose init powers off
     --marker TEXT    what it prints on the console when it is up
     --mask FEATURE   hide a CPU feature from it, by the name in /proc/cpuinfo; repeatable
+  boot               boot a unikernel of whatever family until it ends
+    --initrd FILE    its initial RAM disk; for Hermit, whose loader is FILE, the application
+    --disk FILE      a disk, or NAME=FILE where the guest wants it by name; repeatable
+    --memory MIB     its memory; 128 if left out
+    --http PORT/PATH give it a network and wait for this page
+    --network NAME   what its card is called, where the guest wants it by name
+    --marker TEXT    wait for this on the console
+    --env NAME=VALUE its environment; repeatable
+    --protocol P     linux64 or pvh, if not the one that the file has
+    --mask FEATURE   as above
+    --rounds N       boot it N times
+    --patience S     wait S seconds for it; 60 if left out
     --json FILE      write the result and the timeline";
 
 /// What the command line asks for.
@@ -35,6 +50,8 @@ pub enum Guest {
     Web,
     /// Linux.
     Linux(LinuxFiles),
+    /// A unikernel that the user brings.
+    Own(boot::Guest),
 }
 
 impl Options {
@@ -45,6 +62,7 @@ impl Options {
         let mut mask = Vec::new();
         while let Some(argument) = arguments.next()? {
             match argument {
+                Value(word) if guest.is_none() && word == "boot" => return Self::parse_boot(arguments),
                 Value(word) if guest.is_none() => guest = Some(word.string()?),
                 Long("kernel") => kernel = Some(PathBuf::from(arguments.value()?)),
                 Long("initrd") => initrd = Some(PathBuf::from(arguments.value()?)),
@@ -66,6 +84,37 @@ impl Options {
             Some(other) => bail!("there is no guest {other}\n{USAGE}"),
         };
         Ok(Self { guest, json })
+    }
+
+    /// What stands behind `boot`: options, the file, and behind `--` the guest's own arguments.
+    fn parse_boot(mut arguments: lexopt::Parser) -> Result<Self> {
+        let (mut guest, mut json) = (boot::Guest::default(), None);
+        let mut image = None;
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Value(file) if image.is_none() => image = Some(PathBuf::from(file)),
+                Value(word) => guest.arguments.push(word.string()?),
+                Long("initrd") => guest.initrd = Some(PathBuf::from(arguments.value()?)),
+                Long("disk") => guest.disks.push(arguments.value()?.string()?),
+                Long("memory") => guest.memory = arguments.value()?.parse()?,
+                Long("http") => guest.http = Some(arguments.value()?.string()?),
+                Long("network") => guest.network = Some(arguments.value()?.string()?),
+                Long("marker") => guest.marker = Some(arguments.value()?.string()?),
+                Long("env") => guest.environment.push(arguments.value()?.string()?),
+                Long("protocol") => guest.protocol = Some(arguments.value()?.string()?),
+                Long("mask") => guest.mask.push(arguments.value()?.string()?),
+                Long("rounds") => guest.rounds = arguments.value()?.parse()?,
+                Long("patience") => guest.patience = arguments.value()?.parse()?,
+                Long("json") => json = Some(PathBuf::from(arguments.value()?)),
+                Short('h') | Long("help") => bail!("{USAGE}"),
+                other => bail!("{}\n{USAGE}", other.unexpected()),
+            }
+        }
+        guest.image = image.context("boot needs a file")?;
+        Ok(Self {
+            guest: Guest::Own(guest),
+            json,
+        })
     }
 }
 
@@ -102,6 +151,24 @@ mod tests {
         assert_eq!(options.guest, Guest::Linux(files));
         let error = parsed(&["linux", "--kernel", "k"]).unwrap_err();
         assert!(error.to_string().contains("--initrd"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_that_is_brought_has_its_own_arguments_behind_two_dashes() {
+        let options = parsed(&[
+            "boot", "--memory", "16", "--disk", "d=f", "k", "--env", "A=b", "--", "--x", "y",
+        ])
+        .unwrap();
+        let expected = boot::Guest {
+            image: "k".into(),
+            memory: 16,
+            disks: vec!["d=f".to_owned()],
+            environment: vec!["A=b".to_owned()],
+            arguments: vec!["--x".to_owned(), "y".to_owned()],
+            ..boot::Guest::default()
+        };
+        assert_eq!(options.guest, Guest::Own(expected));
+        assert!(parsed(&["boot"]).is_err());
     }
 
     #[test]

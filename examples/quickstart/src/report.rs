@@ -13,7 +13,7 @@ use crate::timeline::{self, Share, Step};
 /// The life of one sandbox, over.
 pub struct Life {
     /// What ran in it.
-    pub guest: &'static str,
+    pub guest: String,
     /// What the guest had to say: a page's first line, a console's output.
     pub said: String,
     /// How it ended.
@@ -120,7 +120,7 @@ mod tests {
         recorder.record(Phase::Created);
         Report {
             life: Life {
-                guest: "http-reply",
+                guest: "http-reply".to_owned(),
                 said: "hello".to_owned(),
                 exit: Exit::Killed,
                 timeline: recorder.timeline(),

@@ -49,7 +49,7 @@ pub fn run(runtime: &Runtime) -> Result<Life> {
     sandbox.teardown().wait(PATIENCE)?;
 
     Ok(Life {
-        guest: "http-reply",
+        guest: "http-reply".to_owned(),
         said: page.lines().next().unwrap_or_default().to_owned(),
         exit: sandbox.wait(None)?,
         timeline: sandbox.timeline(),

@@ -15,12 +15,13 @@ use crate::memory::layout::{MMIO_START, MMIO_WINDOW_SIZE};
 use crate::sandbox::{Counters, Outlets};
 
 /// Interrupts for virtio devices, one each: the first ones below 16, since some guests have nothing but the PIC; left
-/// out are those that a PC gives to something else (4 serial port, 8 clock, 13 floating point) and the last one, which
-/// the generic event device has.
-const GSIS: [u32; 16] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22];
+/// out are those that a PC gives to something else (4 serial port, 8 clock, 13 floating point) and the generic event
+/// device's.
+const GSIS: [u32; 16] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 18, 19, 20, 21, 22, 23];
 
-/// The interrupt of the generic event device.
-pub const EVENT_GSI: u32 = 23;
+/// The interrupt of the generic event device. Not the last of the IOAPIC: Nanos, which has every ACPI device's interrupt
+/// routed, miscounts by one and halts on that.
+pub const EVENT_GSI: u32 = 16;
 
 /// Where a device stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

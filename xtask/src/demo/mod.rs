@@ -4,6 +4,7 @@
 //! The guests are booted by `examples/quickstart`; this command brings it to
 //! where it can run.
 
+mod own;
 mod place;
 mod quickstart;
 
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::scratch::Scratch;
 use crate::workspace::Workspace;
 
+use own::Own;
 use place::{Abilities, Place};
 use quickstart::{Part, Quickstart};
 
@@ -25,6 +27,9 @@ use quickstart::{Part, Quickstart};
 pub(crate) const USAGE: &str = "\
 demo [OPTIONS]                   boot a web server in a micro-VM, fetch its page, show the timeline
     --linux             boot stock Debian Linux as well
+    --guest FILE        boot this unikernel instead, whatever its family; its arguments stand behind --
+        --initrd FILE, --disk [NAME=]FILE, --memory MIB, --http PORT/PATH, --network NAME, --marker TEXT,
+        --env NAME=VALUE, --protocol linux64|pvh, --patience SECONDS: what it is given, and waited for
     --json FILE         write result and timeline to FILE too
     --emulated          use the emulated host, whatever this machine can do";
 
@@ -33,6 +38,7 @@ demo [OPTIONS]                   boot a web server in a micro-VM, fetch its page
 struct Options {
     linux: bool,
     emulated: bool,
+    guest: Option<Own>,
     json: Option<PathBuf>,
 }
 
@@ -46,7 +52,10 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
         false => Abilities::of_this_machine(),
     };
     let quickstart = Quickstart::build(workspace)?;
-    let mut parts = vec![Part::web()];
+    let mut parts = match options.guest {
+        Some(own) => vec![Part::own(own)],
+        None => vec![Part::web()],
+    };
     if options.linux {
         parts.push(Part::linux(workspace)?);
     }
@@ -73,6 +82,21 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Options> {
             Long("linux") => options.linux = true,
             Long("emulated") => options.emulated = true,
             Long("json") => options.json = Some(arguments.value()?.into()),
+            Long("guest") if options.guest.is_none() => {
+                options.guest = Some(Own::new(&arguments.value()?)?);
+            }
+            Long(name) if options.guest.is_some() && Own::knows(name) => {
+                let name = name.to_owned();
+                let value = arguments.value()?;
+                if let Some(own) = &mut options.guest {
+                    own.option(&name, value)?;
+                }
+            }
+            Value(word) if options.guest.is_some() => {
+                if let Some(own) = &mut options.guest {
+                    own.arguments.push(word);
+                }
+            }
             other => return Err(other.unexpected().into()),
         }
     }
@@ -138,14 +162,33 @@ mod tests {
         let all = Options {
             linux: true,
             emulated: true,
+            guest: None,
             json: Some("file".into()),
         };
         assert_eq!(parsed(&["--linux", "--json", "file", "--emulated"]).unwrap(), all);
     }
 
     #[test]
+    fn a_guest_is_brought_with_its_files_and_arguments() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let disk = format!("root={file}");
+        let options = parsed(&["--guest", file, "--disk", &disk, "--memory", "16", "--", "--x", "y"]).unwrap();
+        let own = options.guest.unwrap();
+        assert_eq!(own.files.len(), 2);
+        assert_eq!(own.options, ["--disk", &disk, "--memory", "16"]);
+        assert_eq!(own.arguments, ["--x", "y"]);
+    }
+
+    #[test]
     fn wrong_options_are_refused() {
-        for arguments in [&["--windows"][..], &["linux"], &["--json"]] {
+        let missing = ["--guest", "/nonexistent/guest"];
+        for arguments in [
+            &["--windows"][..],
+            &["linux"],
+            &["--json"],
+            &["--memory", "16"],
+            &missing,
+        ] {
             assert!(parsed(arguments).is_err(), "{arguments:?}");
         }
     }

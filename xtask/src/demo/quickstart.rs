@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::own::Own;
 use super::place::Needs;
 use crate::assets::{self, Flavour, Kernel};
 use crate::cache;
@@ -47,13 +48,31 @@ pub(super) struct Part {
     /// What is shown, for people.
     pub(super) title: String,
     /// The guest's name in JSON.
-    pub(super) guest: &'static str,
+    pub(super) guest: String,
     /// What it needs of the machine.
     pub(super) needs: Needs,
     arguments: Vec<OsString>,
     /// Arguments for the emulated host alone.
     emulated_arguments: Vec<OsString>,
     files: Vec<PathBuf>,
+    /// The guest's own arguments, behind all others and two dashes.
+    behind: Vec<OsString>,
+}
+
+/// The guest's own arguments as they stand at the end of a command line.
+fn behind_dashes(arguments: &[OsString]) -> Vec<OsString> {
+    match arguments.is_empty() {
+        true => Vec::new(),
+        false => [OsString::from("--")]
+            .into_iter()
+            .chain(arguments.iter().cloned())
+            .collect(),
+    }
+}
+
+fn masked() -> Vec<OsString> {
+    let options = BROKEN_IN_EMULATION.iter().flat_map(|feature| ["--mask", feature]);
+    options.map(OsString::from).collect()
 }
 
 impl Part {
@@ -61,7 +80,7 @@ impl Part {
     pub(super) fn web() -> Self {
         Self {
             title: "a web server without an operating system".to_owned(),
-            guest: "http-reply",
+            guest: "http-reply".to_owned(),
             needs: Needs {
                 complete_kvm: false,
                 network: true,
@@ -69,6 +88,28 @@ impl Part {
             arguments: vec!["web".into()],
             emulated_arguments: Vec::new(),
             files: Vec::new(),
+            behind: Vec::new(),
+        }
+    }
+
+    /// A unikernel that the user brings.
+    pub(super) fn own(own: Own) -> Self {
+        let network = own.options.iter().any(|option| option == "--http");
+        let mut arguments: Vec<OsString> = vec!["boot".into()];
+        arguments.extend(own.options);
+        arguments.push(own.image.clone().into());
+        Self {
+            title: format!("{}, whatever it is", own.image.display()),
+            guest: own.image.display().to_string(),
+            // What it executes is not known, so nothing less will do.
+            needs: Needs {
+                complete_kvm: true,
+                network,
+            },
+            arguments,
+            emulated_arguments: masked(),
+            files: own.files,
+            behind: own.arguments,
         }
     }
 
@@ -87,17 +128,17 @@ impl Part {
         let mut arguments: Vec<OsString> = vec!["linux".into(), "--marker".into(), MARKER.into()];
         arguments.extend(["--kernel".into(), kernel.clone().into()]);
         arguments.extend(["--initrd".into(), initrd.clone().into()]);
-        let mask = BROKEN_IN_EMULATION.iter().flat_map(|feature| ["--mask", feature]);
         Ok(Self {
             title: format!("stock Debian Linux {}, up to its init and power-off", debian.release()),
-            guest: "linux",
+            guest: "linux".to_owned(),
             needs: Needs {
                 complete_kvm: true,
                 network: false,
             },
             arguments,
-            emulated_arguments: mask.map(OsString::from).collect(),
+            emulated_arguments: masked(),
             files: vec![kernel, initrd],
+            behind: Vec::new(),
         })
     }
 }
@@ -134,6 +175,8 @@ impl Quickstart {
         let words = [self.program.as_os_str()]
             .into_iter()
             .chain(part.arguments.iter().map(OsString::as_os_str));
+        let behind = behind_dashes(&part.behind);
+        let words = words.chain(behind.iter().map(OsString::as_os_str));
         let words: Vec<String> = words.map(plain_word).collect();
         words.join(" ")
     }
@@ -144,6 +187,7 @@ impl Quickstart {
             .args(&part.arguments)
             .arg("--json")
             .arg(json)
+            .args(behind_dashes(&part.behind))
             .status()
             .with_context(|| format!("cannot run {}", self.program.display()))?;
         Ok((!status.success()).then(|| format!("the quickstart ended with {status}")))
@@ -155,6 +199,7 @@ impl Quickstart {
         let mut command = vec![self.program.clone().into_os_string()];
         command.extend(part.arguments.iter().chain(&part.emulated_arguments).cloned());
         command.extend(["--json".into(), "/out/part.json".into()]);
+        command.extend(behind_dashes(&part.behind));
         let mut run = HostRun::new(command);
         run.environment = kvm_host::passed_on_variables();
         run.timeout = EMULATED_TIMEOUT;

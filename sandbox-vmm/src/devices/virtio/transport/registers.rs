@@ -21,8 +21,8 @@ const STEPS: [u32; 4] = [
     VIRTIO_CONFIG_S_DRIVER_OK,
 ];
 
-/// A device cannot work with a driver of the time before virtio 1.0.
-const REQUIRED_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1;
+/// What a driver accepts by using the registers of version 2 (§4.2.2).
+const IMPLIED_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1;
 
 /// One of the three parts of a queue, by the specification's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +201,7 @@ impl Registers {
         }
         let was_running = self.has(VIRTIO_CONFIG_S_DRIVER_OK);
         for step in STEPS {
-            let taken = written & step != 0 && (step != VIRTIO_CONFIG_S_FEATURES_OK || self.features_suffice());
+            let taken = written & step != 0;
             if !self.has(step) && !taken {
                 break;
             }
@@ -212,9 +212,11 @@ impl Registers {
     }
 
     /// What device and driver agreed on. Features that were never offered count as not accepted instead of failing the
-    /// negotiation: some drivers acknowledge whatever they know.
+    /// negotiation: some drivers acknowledge whatever they know. Others (OSv's) do not say that they follow version 1,
+    /// though they found no other register layout than version 1's and act by it; a device may go on without that
+    /// (§6.1), and it counts as accepted.
     pub(super) fn negotiated(&self) -> u64 {
-        self.driver_features & self.offered
+        (self.driver_features | IMPLIED_FEATURES) & self.offered
     }
 
     /// Takes a write to `DriverFeatures`, as long as the features are open.
@@ -271,10 +273,6 @@ impl Registers {
 
     fn has(&self, any_of: u32) -> bool {
         self.status & any_of != 0
-    }
-
-    fn features_suffice(&self) -> bool {
-        self.negotiated() & REQUIRED_FEATURES == REQUIRED_FEATURES
     }
 
     /// The selected queue between `FEATURES_OK` and `DRIVER_OK`.
