@@ -6,4 +6,5 @@ mod support;
 
 mod checker;
 mod fork;
+mod linux;
 mod restore;

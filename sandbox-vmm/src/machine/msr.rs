@@ -1,6 +1,6 @@
 //! The model-specific registers of a snapshot.
 
-use kvm_bindings::{KVM_MAX_MSR_ENTRIES, Msrs, kvm_msr_entry};
+use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 
 use super::host::KvmError;
@@ -23,6 +23,8 @@ const MEMORY_TYPES: [std::ops::RangeInclusive<u32>; 6] = [
     0x277..=0x277,
     0x2ff..=0x2ff,
 ];
+/// How many MSRs go into one call; KVM takes less than 256.
+const CHUNK: usize = 128;
 /// State of a machine check (`IA32_MCG_STATUS`).
 const MCG_STATUS: u32 = 0x17a;
 
@@ -44,11 +46,14 @@ pub fn read(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError
     let mut found = Vec::with_capacity(indices.len());
     let mut rest = indices;
     while !rest.is_empty() {
-        let chunk = &rest[..rest.len().min(KVM_MAX_MSR_ENTRIES)];
+        let chunk = &rest[..rest.len().min(CHUNK)];
         let entries: Vec<_> = chunk.iter().map(|index| entry(*index, 0)).collect();
         let mut list = list(&entries)?;
-        // KVM stops at the first that it refuses, and says how many it read; with none at all some kernels fail.
-        let count = fd.get_msrs(&mut list).unwrap_or(0).min(chunk.len());
+        // KVM stops at the first that it refuses, and says how many it read.
+        let count = fd
+            .get_msrs(&mut list)
+            .map_err(KvmError::call("KVM_GET_MSRS"))?
+            .min(chunk.len());
         found.extend_from_slice(&list.as_slice()[..count]);
         let refused = usize::from(count < chunk.len());
         rest = &rest[count + refused..];
@@ -89,8 +94,9 @@ pub fn write(fd: &VcpuFd, msrs: &[kvm_msr_entry], tsc_ticks: u64) -> Result<(), 
     let entries: Vec<_> = msrs.iter().map(later).collect();
     let mut rest = &entries[..];
     while !rest.is_empty() {
-        let chunk = &rest[..rest.len().min(KVM_MAX_MSR_ENTRIES)];
-        let count = fd.set_msrs(&list(chunk)?).unwrap_or(0).min(chunk.len());
+        let chunk = &rest[..rest.len().min(CHUNK)];
+        let written = fd.set_msrs(&list(chunk)?).map_err(KvmError::call("KVM_SET_MSRS"))?;
+        let count = written.min(chunk.len());
         rest = &rest[count..];
         if count < chunk.len() {
             let refused = chunk[count];
