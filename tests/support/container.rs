@@ -11,9 +11,9 @@ use sandbox::{Backend, SandboxSpec};
 use super::{TempFolder, runtime, skip};
 
 const FOLDERS: [&str; 7] = ["bin", "dev", "etc", "proc", "sys", "tmp", "root"];
-const APPLETS: [&str; 22] = [
-    "cat", "chown", "dd", "echo", "env", "false", "head", "hostname", "httpd", "id", "ip", "kill", "ls", "mkdir", "nc",
-    "ps", "sh", "sleep", "stty", "touch", "true", "wget",
+const APPLETS: [&str; 23] = [
+    "base64", "cat", "chown", "dd", "echo", "env", "false", "head", "hostname", "httpd", "id", "ip", "kill", "ls",
+    "mkdir", "nc", "ps", "sh", "sleep", "stty", "touch", "true", "wget",
 ];
 
 /// A folder with busybox and two accounts.
@@ -85,18 +85,24 @@ pub fn process(spec: &mut SandboxSpec) -> &mut ProcessSpec {
 
 /// Those of the known runtimes that work here. The others are told as skipped, with the reason.
 pub fn runtimes() -> Vec<&'static str> {
-    let usable = |name: &&str| match runtime().container(name) {
+    ["runc", "crun", "runsc"]
+        .into_iter()
+        .filter(|name| is_usable(name))
+        .collect()
+}
+
+/// Whether a runtime works here. Where not, says that this test was skipped.
+pub fn is_usable(name: &str) -> bool {
+    let reasons = match runtime().container(name) {
         Ok(backend) => {
             let probe = backend.probe();
-            if !probe.usable {
-                skip(&format!("{name} cannot be used: {}", probe.reasons.join("; ")));
+            match probe.usable {
+                true => return true,
+                false => probe.reasons.join("; "),
             }
-            probe.usable
         }
-        Err(error) => {
-            skip(&format!("{name} cannot be used: {}", error.report()));
-            false
-        }
+        Err(error) => error.report(),
     };
-    ["runc", "crun", "runsc"].into_iter().filter(usable).collect()
+    skip(&format!("{name} cannot be used: {reasons}"));
+    false
 }

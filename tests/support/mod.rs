@@ -152,6 +152,39 @@ pub fn assets() -> Option<PathBuf> {
     folder
 }
 
+/// What this host has that bears the name of a sandbox: processes, mounts, cgroups, interfaces, folders of the SDK.
+pub fn leftovers(name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        // One that has ended meanwhile is none.
+        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let is_own = process.file_name().to_str() == Some(&*std::process::id().to_string());
+        if !is_own && String::from_utf8_lossy(&words).contains(name) {
+            found.push(format!(
+                "process {}",
+                String::from_utf8_lossy(&words).replace('\0', " ")
+            ));
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    found.extend(mounts.lines().filter(|line| line.contains(name)).map(str::to_owned));
+    let options = container_options();
+    for root in [Path::new("/sys/fs/cgroup"), &options.state, &options.store] {
+        look_for(name, root, 4, &mut found);
+    }
+    found
+}
+
+fn look_for(name: &str, folder: &Path, depth: usize, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().contains(name) {
+            found.push(entry.path().display().to_string());
+        } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            look_for(name, &entry.path(), depth - 1, found);
+        }
+    }
+}
+
 /// Whether this is the long run, in which tests may take as long as they like.
 pub fn has_time() -> bool {
     std::env::var_os("SANDBOX_TEST_ROUNDS").is_some_and(|rounds| rounds == "full")

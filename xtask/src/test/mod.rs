@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 
 mod checks;
+mod conformance;
 mod emulated;
 mod libtest;
 mod native;
@@ -210,6 +211,7 @@ fn run_tests(
         expected.insert(run.kind.name(), Expected::load(workspace.root(), run.kind)?);
     }
     report.add_runs(&runs, &expected);
+    report.add_table(conformance::table(&runs));
     Ok(())
 }
 
@@ -252,11 +254,13 @@ fn observe(
         Some(status) if matches!(status.code(), Some(0 | 101)) => None,
         Some(status) => Some(format!("ended with {status}")),
     };
+    let (skips, absent) = skips::part(skips::reported(&skip_file)?);
     Ok(ProgramRun {
         label: label.to_owned(),
         kind,
         outcome: libtest::parse(&finished.output),
-        skips: skips::reported(&skip_file)?,
+        skips,
+        absent,
         problem,
         took: Some(begin.elapsed()),
         output: finished.output,

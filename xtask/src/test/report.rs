@@ -17,6 +17,8 @@ pub(super) struct ProgramRun {
     /// Tests that found out that they cannot run; the harness takes them for
     /// passed.
     pub(super) skips: Vec<Skip>,
+    /// Tests of abilities that a backend does not have; these did run.
+    pub(super) absent: Vec<Skip>,
     /// What went wrong beside failed tests.
     pub(super) problem: Option<String>,
     /// How long it ran, where that is known.
@@ -45,6 +47,7 @@ pub(super) struct Report {
     failures: Vec<String>,
     skips: Vec<String>,
     moved: Vec<String>,
+    table: String,
 }
 
 impl Report {
@@ -109,6 +112,11 @@ impl Report {
         }
     }
 
+    /// Adds a table to be shown before the lists.
+    pub(super) fn add_table(&mut self, table: String) {
+        self.table = table;
+    }
+
     /// Whether nothing failed.
     pub(super) fn is_good(&self) -> bool {
         self.failures.is_empty()
@@ -116,7 +124,7 @@ impl Report {
 
     /// The lists, and the one line at the end.
     pub(super) fn text(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.table.clone();
         for (title, lines) in [
             ("run in the emulated host instead of here", &self.moved),
             ("skipped", &self.skips),
@@ -160,6 +168,7 @@ mod tests {
                     reason: "needs KVM".to_owned(),
                 })
                 .collect(),
+            absent: Vec::new(),
             problem: None,
             took: None,
             output: OUTPUT.to_owned(),

@@ -14,6 +14,16 @@ use anyhow::{Context, Result, bail};
 use super::libtest::Skip;
 use crate::host_kind::HostKind;
 
+/// Begins the reason of a test that found out that there is nothing to test:
+/// the backend does not claim the ability, and was seen to refuse it.
+const ABSENT: &str = "absent: ";
+
+/// Skips, parted into those of tests that could not run here and those of
+/// abilities that a backend does not have anywhere.
+pub(super) fn part(skips: Vec<Skip>) -> (Vec<Skip>, Vec<Skip>) {
+    skips.into_iter().partition(|skip| !skip.reason.starts_with(ABSENT))
+}
+
 /// The environment variable that names the file of skips.
 pub(super) const VARIABLE: &str = "SANDBOX_SKIP_FILE";
 

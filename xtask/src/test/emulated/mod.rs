@@ -114,11 +114,13 @@ fn run_part(
     for (number, piece) in pieces.iter().enumerate() {
         let section = sections.get(&number);
         let output = section.map_or("", |section| &section.output);
+        let (skips, absent) = skips::part(skips::reported(&out.join("skips").join(number.to_string()))?);
         runs.push(ProgramRun {
             label: piece.program.label.clone(),
             kind: HostKind::Emulated,
             outcome: libtest::parse(output),
-            skips: skips::reported(&out.join("skips").join(number.to_string()))?,
+            skips,
+            absent,
             problem: problem(section, &ending, plan),
             took: None,
             output: output.to_owned(),

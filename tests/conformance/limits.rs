@@ -1,0 +1,95 @@
+//! What guests are held to, as far as the backend says that it holds.
+
+use std::time::{Duration, Instant};
+
+use sandbox::{Capability, ErrorKind, Exit, Sandbox, SandboxSpec};
+
+use crate::Finding;
+use crate::subject::Subject;
+use crate::support::{created, runtime};
+
+pub fn ends_at_the_deadline(subject: &dyn Subject) -> Finding {
+    let mut guest = subject.runner();
+    guest.spec.limits.deadline_ms = Some(50);
+    let sandbox = created(&guest.spec);
+    sandbox.start().unwrap();
+    assert_eq!(sandbox.wait(Some(subject.patience())).unwrap(), Exit::Deadline);
+    Finding::Kept
+}
+
+pub fn bounds_memory(subject: &dyn Subject) -> Finding {
+    let Some(spec) = subject.hog() else {
+        let sandbox = subject.idler().start(subject);
+        let touched = sandbox.stats().unwrap().memory.guest_touched.unwrap();
+        assert!(touched <= subject.idler().spec.memory, "{touched} bytes");
+        return Finding::Kept;
+    };
+    let sandbox = created(&spec);
+    if !sandbox.capabilities().contains(&Capability::LimitMemory) {
+        return Finding::Absent("memory is not limited");
+    }
+    sandbox.start().unwrap();
+    let exit = sandbox.wait(Some(subject.patience())).unwrap();
+    assert_eq!(exit, Exit::OutOfMemory);
+    Finding::Kept
+}
+
+/// A spec that the backend must refuse if it cannot hold a guest to it.
+fn is_refused(spec: &SandboxSpec, field: &str) -> bool {
+    match runtime().create(spec) {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error.report());
+            assert_eq!(error.field(), Some(field));
+            true
+        }
+    }
+}
+
+pub fn bounds_processor_time(subject: &dyn Subject) -> Finding {
+    const QUOTA: u32 = 200;
+    let mut guest = subject.runner();
+    guest.spec.limits.cpu_quota = Some(QUOTA);
+    if is_refused(&guest.spec, "limits.cpu_quota") {
+        return Finding::Absent("no quota of processor time");
+    }
+    let sandbox = guest.start(subject);
+    assert!(sandbox.capabilities().contains(&Capability::LimitCpuQuota));
+    let begin = (Instant::now(), used(&*sandbox));
+    // It uses what it gets; how much that is in this time, the kernel says.
+    sandbox.wait(Some(Duration::from_secs(2))).unwrap_err();
+    let spent = used(&*sandbox) - begin.1;
+    let real = begin.0.elapsed().as_nanos() as u64;
+    // Two periods' worth more than the quota, which shares them out in pieces.
+    let allowed = real / 1000 * u64::from(QUOTA) + 2 * 100_000_000;
+    assert!(spent > 0 && spent <= allowed, "{spent} ns of {allowed}");
+    sandbox.stop(Duration::ZERO).unwrap();
+    Finding::Kept
+}
+
+fn used(sandbox: &dyn Sandbox) -> u64 {
+    sandbox.stats().unwrap().cpu.guest.unwrap()
+}
+
+pub fn bounds_processes(subject: &dyn Subject) -> Finding {
+    let mut spec = subject.breeder().unwrap_or_else(|| subject.idler().spec);
+    spec.limits.pids = Some(16);
+    if is_refused(&spec, "limits.pids") {
+        return Finding::Absent("no limit of processes");
+    }
+    let sandbox = created(&spec);
+    sandbox.start().unwrap();
+    let exit = sandbox.wait(Some(subject.patience())).unwrap();
+    assert!(matches!(exit, Exit::Code(1..)), "{exit}");
+    Finding::Kept
+}
+
+pub fn counts_what_is_used(subject: &dyn Subject) -> Finding {
+    let sandbox = subject.writer().start(subject);
+    let end = sandbox.console().wait_from(0, subject.patience()).end();
+    assert!(end > 0);
+    let stats = sandbox.stats().unwrap();
+    assert!(stats.memory.guest_touched.unwrap() > 0, "{stats:?}");
+    assert!(stats.cpu.guest.unwrap() > 0, "{stats:?}");
+    Finding::Kept
+}
