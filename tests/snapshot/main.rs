@@ -6,5 +6,6 @@ mod support;
 
 mod checker;
 mod fork;
+mod identity;
 mod linux;
 mod restore;
