@@ -38,7 +38,7 @@ pub use sandbox_core::{
     SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, console, error, exit, lifecycle, limits,
     snapshot, spec, stats, timeline,
 };
-pub use sandbox_vmm::{Identification, KvmBackend, KvmOptions};
+pub use sandbox_vmm::{Identification, KvmBackend, KvmOptions, WorkerOptions};
 
 use containers::{Containers, unusable};
 use spec::GuestSpec;

@@ -12,7 +12,7 @@ use sandbox::spec::{
     BootProtocol, DiskSpec, GuestSpec, Isolation, LinuxGuest, NetworkSpec, TapSpec, UnikernelFamily, UnikernelGuest,
 };
 use sandbox::{ErrorKind, KvmBackend, KvmOptions, SandboxSpec};
-use support::{TempFolder, bare, runtime};
+use support::{HOME, TempFolder, bare, runtime};
 
 /// A spec that is wrong, what kind of error it gives, and which field that names.
 struct Case {
@@ -259,14 +259,12 @@ fn guest_cases(folder: &TempFolder) -> Vec<Case> {
         case("an unknown feature", ErrorKind::InvalidSpec, "cpu.mask", |spec| {
             spec.cpu.mask.push("warp-drive".to_owned());
         }),
-        case("a worker", ErrorKind::Unsupported, "isolation", |spec| {
-            spec.isolation = Isolation::Worker
-        }),
         case(
             "a processor quota",
             ErrorKind::Unsupported,
             "limits.cpu_quota",
             |spec| {
+                spec.isolation = Isolation::InProcess;
                 spec.limits.cpu_quota = Some(500);
             },
         ),
@@ -370,7 +368,10 @@ fn open_descriptors() -> usize {
 #[test]
 fn every_wrong_spec_gives_a_typed_error_and_leaves_nothing() {
     let folder = TempFolder::new();
-    runtime().kvm().unwrap();
+    let kvm = runtime().kvm().unwrap();
+    if HOME == Isolation::Worker {
+        kvm.prepare_workers().unwrap();
+    }
     let cases = [
         kernel_cases(&folder),
         guest_cases(&folder),

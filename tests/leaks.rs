@@ -5,13 +5,15 @@ mod support;
 
 use std::fs;
 
-use support::{PATIENCE, bare, created};
+use sandbox::spec::Isolation;
+use support::{HOME, PATIENCE, bare, created, runtime};
 
 /// What this process holds.
 #[derive(Clone, Copy, Debug)]
 struct Holdings {
     descriptors: usize,
     threads: usize,
+    children: usize,
     mappings: usize,
     resident: usize,
 }
@@ -22,9 +24,17 @@ fn holdings() -> Holdings {
     Holdings {
         descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
         threads: fs::read_dir("/proc/self/task").unwrap().count(),
+        children: children(),
         mappings: fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
         resident: pages * 4096,
     }
+}
+
+/// Processes that this one started, on behalf of whichever thread.
+fn children() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.map(|list| list.split_whitespace().count()).sum()
 }
 
 /// One sandbox, ended in one of the ways that there are.
@@ -61,28 +71,37 @@ fn live_and_die(round: usize) {
     }
 }
 
-/// Sandboxes that were dropped without waiting are gone when no thread of theirs is left.
-fn await_threads(expected: usize) {
+/// Sandboxes that were dropped without waiting are gone when no thread, descriptor or process of theirs is left.
+fn await_end(expected: Holdings) {
     let started = std::time::Instant::now();
-    while holdings().threads > expected {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "{:?} with {expected} threads expected",
-            holdings()
-        );
+    loop {
+        let held = holdings();
+        if held.threads <= expected.threads && held.descriptors <= expected.descriptors && held.children == 0 {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{held:?} with {expected:?} expected");
         std::thread::yield_now();
     }
 }
 
 #[test]
 fn two_hundred_sandboxes_leave_nothing_behind() {
+    if HOME == Isolation::Worker {
+        // What all workers share.
+        runtime().kvm().unwrap().prepare_workers().unwrap();
+    }
+    runtime().kvm().unwrap();
     let at_first = holdings();
     // Fills the caches that live as long as the process: kernel store, allocator, thread stacks.
     (0..16).for_each(live_and_die);
-    await_threads(at_first.threads);
+    await_end(Holdings {
+        // Kernels in the store.
+        descriptors: at_first.descriptors + 4,
+        ..at_first
+    });
     let before = holdings();
     (0..200).for_each(live_and_die);
-    await_threads(before.threads);
+    await_end(before);
     let after = holdings();
     assert_eq!(after.descriptors, before.descriptors, "{before:?} {after:?}");
     assert_eq!(after.threads, before.threads, "{before:?} {after:?}");

@@ -32,24 +32,11 @@ pub struct ConsoleLog {
     capacity: usize,
     inner: Mutex<Inner>,
     changed: Condvar,
-    watcher: Option<Watcher>,
     listeners: Listeners,
 }
 
-/// Called when there is news, by whoever brings it and under the log's lock: it must return at once and not come back
-/// to the log.
-type OnNews = Box<dyn Fn() + Send + Sync>;
-
 /// Called at every piece of output and at the end, by whoever brings it and without the log's lock held.
 pub type ConsoleListener = dyn Fn() + Send + Sync;
-
-struct Watcher(OnNews);
-
-impl std::fmt::Debug for Watcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Watcher")
-    }
-}
 
 #[derive(Default)]
 struct Listeners {
@@ -98,8 +85,6 @@ struct Inner {
     bytes: VecDeque<u8>,
     closed: bool,
     waiters: usize,
-    /// The watcher is to be told of the next news.
-    watched: bool,
 }
 
 impl Inner {
@@ -115,7 +100,6 @@ impl ConsoleLog {
             capacity,
             inner: Mutex::new(Inner::default()),
             changed: Condvar::new(),
-            watcher: None,
             listeners: Listeners::default(),
         }
     }
@@ -124,16 +108,6 @@ impl ConsoleLog {
     /// called by whoever writes, so it must return at once. Output that is there already is not told.
     pub fn listen(&self, listener: Weak<ConsoleListener>) {
         self.listeners.add(listener);
-    }
-
-    /// A log whose first output, or end, after each [`ConsoleLog::take_from`] is told to `on_news`. This is for readers
-    /// that wait for other things as well; it is called by whoever writes, and must return at once without using the
-    /// log.
-    pub fn watched(capacity: usize, on_news: impl Fn() + Send + Sync + 'static) -> Self {
-        let mut log = Self::new(capacity);
-        log.lock().watched = true;
-        log.watcher = Some(Watcher(Box::new(on_news)));
-        log
     }
 
     /// Appends what the guest wrote.
@@ -148,7 +122,6 @@ impl ConsoleLog {
         if inner.waiters > 0 {
             self.changed.notify_all();
         }
-        self.tell_watcher(&mut inner);
         drop(inner);
         self.listeners.tell();
     }
@@ -174,28 +147,13 @@ impl ConsoleLog {
         let mut inner = self.lock();
         inner.closed = true;
         self.changed.notify_all();
-        self.tell_watcher(&mut inner);
         drop(inner);
         self.listeners.tell();
     }
 
-    /// Like [`ConsoleLog::read_from`], at most `most` bytes. If that is all there is, the watcher is told of the next
-    /// news.
-    pub fn take_from(&self, position: u64, most: usize) -> ConsoleChunk {
-        let mut inner = self.lock();
-        let mut chunk = chunk(&inner, position);
-        inner.watched = chunk.bytes.len() <= most;
-        chunk.closed &= inner.watched;
-        chunk.bytes.truncate(most);
-        chunk
-    }
-
-    fn tell_watcher(&self, inner: &mut Inner) {
-        if let Some(Watcher(on_news)) = &self.watcher
-            && std::mem::take(&mut inner.watched)
-        {
-            on_news();
-        }
+    /// Whether no more output will come.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// What is held from `position` on; starts later if that has been pushed out already. Does not wait.
@@ -338,50 +296,6 @@ mod tests {
         log.append_at(9, b"xyz");
         let chunk = log.read_from(0);
         assert_eq!((chunk.start, &chunk.bytes[..]), (9, &b"xyz"[..]));
-    }
-
-    #[test]
-    fn a_watcher_is_told_once_of_what_it_has_not_taken() {
-        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let log = {
-            let told = Arc::clone(&told);
-            ConsoleLog::watched(64, move || {
-                told.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            })
-        };
-        let times = || told.load(std::sync::atomic::Ordering::SeqCst);
-        log.append(b"ab");
-        log.append(b"c");
-        assert_eq!(times(), 1);
-        assert_eq!(log.take_from(0, 2).bytes, b"ab");
-        log.append(b"d");
-        assert_eq!(times(), 1, "not everything was taken");
-        assert_eq!(log.take_from(2, 2).bytes, b"cd");
-        log.close();
-        assert_eq!(times(), 2);
-        assert!(log.take_from(4, 2).closed);
-    }
-
-    #[test]
-    fn listeners_hear_of_every_piece_and_of_the_end_while_they_exist() {
-        let log = ConsoleLog::new(64);
-        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let listener: Arc<ConsoleListener> = {
-            let told = Arc::clone(&told);
-            Arc::new(move || {
-                told.fetch_add(1, Ordering::SeqCst);
-            })
-        };
-        log.append(b"before");
-        log.listen(Arc::downgrade(&listener));
-        log.append(b"a");
-        log.append(b"b");
-        assert_eq!(told.load(Ordering::SeqCst), 2);
-        drop(listener);
-        log.append(b"c");
-        log.close();
-        assert_eq!(told.load(Ordering::SeqCst), 2);
-        assert!(log.listeners.lock().is_empty(), "nobody listens any more");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Waiting until a guest can serve, for every backend.
 
+use std::fmt;
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -24,10 +25,17 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
 const MAX_LINE: usize = 8 << 10;
 
 /// Says once that the guest is ready, and when that was; or that it ended without.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ReadySignal {
     verdict: Arc<Gate<bool>>,
     recorder: Arc<Recorder>,
+    on_given: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for ReadySignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadySignal({:?})", self.verdict.get())
+    }
 }
 
 impl ReadySignal {
@@ -36,13 +44,25 @@ impl ReadySignal {
         Self {
             verdict: Arc::new(Gate::default()),
             recorder,
+            on_given: None,
+        }
+    }
+
+    /// A signal that calls `on_given` when it is given, on the giver's thread: it must return at once.
+    pub fn told(recorder: Arc<Recorder>, on_given: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            on_given: Some(Arc::new(on_given)),
+            ..Self::new(recorder)
         }
     }
 
     /// The guest is ready; only the first time counts.
     pub fn give(&self) {
         // Whoever is told finds the stamp in the timeline.
-        self.verdict.open_after(true, || self.recorder.record(Phase::Ready));
+        let first = self.verdict.open_after(true, || self.recorder.record(Phase::Ready));
+        if let (true, Some(on_given)) = (first, &self.on_given) {
+            on_given();
+        }
     }
 
     /// The guest has ended, and will not give the signal any more.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::console::ConsoleLog;
 use crate::error::Result;
 use crate::exit::Exit;
+use crate::jail::Weakness;
 use crate::lifecycle::State;
 use crate::snapshot::{Manifest, RestoreOptions, SnapshotOptions, Uniqueness};
 use crate::spec::SandboxSpec;
@@ -156,6 +157,12 @@ pub trait Sandbox: Send + Sync {
 
     /// What this one can do.
     fn capabilities(&self) -> BTreeSet<Capability>;
+
+    /// What the jail of its process lacks on this host; empty for one that has the whole jail, and for one that was
+    /// asked to live without: in its embedder's process, or behind a wall that the backend does not build itself.
+    fn weaknesses(&self) -> Vec<Weakness> {
+        Vec::new()
+    }
 
     /// Runs the guest: `Created` → `Starting` → `Running`. Returns when the guest's processors are on their way; a
     /// guest that ends at once may be `Stopped` already. A failure leaves `Failed`.

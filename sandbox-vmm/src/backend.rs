@@ -1,8 +1,9 @@
 //! The KVM backend.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use sandbox_core::spec::Isolation;
 use sandbox_core::timeline::CpuClock;
 use sandbox_core::{Backend, ConsoleLog, Error, Phase, Probe, RestoreOptions, Restored, Result, Sandbox, SandboxSpec};
 
@@ -16,6 +17,7 @@ use crate::sandbox::life::Life;
 use crate::sandbox::shared::Shared;
 use crate::sandbox::snapshot::restore;
 use crate::sandbox::{CAPABILITIES, KvmSandbox, Outlets};
+use crate::worker::{WorkerOptions, WorkerOrder, WorkerSandbox, Workers};
 
 /// How the KVM backend is set up.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct KvmOptions {
     pub kick_signal: Option<i32>,
     /// Stamp timelines with processor time as well, at the price of a system call per phase.
     pub cpu_timeline: bool,
+    /// How worker processes are made.
+    pub worker: WorkerOptions,
 }
 
 impl Default for KvmOptions {
@@ -35,12 +39,18 @@ impl Default for KvmOptions {
             device: PathBuf::from("/dev/kvm"),
             kick_signal: None,
             cpu_timeline: false,
+            worker: WorkerOptions::default(),
         }
     }
 }
 
 /// Makes micro-VMs on the host's KVM.
-pub struct KvmBackend(Arc<Shared>);
+pub struct KvmBackend {
+    shared: Arc<Shared>,
+    worker_options: WorkerOptions,
+    /// From the first sandbox on that wants one.
+    workers: Mutex<Option<Arc<Workers>>>,
+}
 
 impl KvmBackend {
     /// Opens KVM and claims the kick signal.
@@ -51,7 +61,30 @@ impl KvmBackend {
         let host = KvmHost::open(&options.device)?;
         let kick_signal = KickSignal::claim(options.kick_signal)?;
         let cpu_clock = options.cpu_timeline.then_some(process_cpu_nanoseconds as CpuClock);
-        Ok(Self(Arc::new(Shared::new(host, kick_signal, cpu_clock))))
+        Ok(Self {
+            shared: Arc::new(Shared::new(host, kick_signal, cpu_clock)),
+            worker_options: options.worker.clone(),
+            workers: Mutex::new(None),
+        })
+    }
+
+    /// Sets up what worker processes need, and makes the idle ones that the options ask for, so that the first sandbox
+    /// does not have to wait for it.
+    ///
+    /// # Errors
+    /// No worker program, or a host without threads or descriptors left.
+    pub fn prepare_workers(&self) -> Result<()> {
+        self.workers().map(drop)
+    }
+
+    fn workers(&self) -> Result<Arc<Workers>> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(workers) = &*workers {
+            return Ok(Arc::clone(workers));
+        }
+        let made = Workers::new(&self.shared.host, &self.worker_options)?;
+        *workers = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     /// Reads kernel and initrd of `spec` into the backend's store, so that the first sandbox made of them does not have
@@ -61,7 +94,7 @@ impl KvmBackend {
     /// Anything wrong with the spec or the files.
     pub fn preload(&self, spec: &SandboxSpec) -> Result<()> {
         spec.validate()?;
-        self.0.library.preload(spec)
+        self.shared.library.preload(spec)
     }
 
     /// What the unikernel of `spec` is recognised as, and by what in its file, whatever family the spec says.
@@ -69,7 +102,7 @@ impl KvmBackend {
     /// # Errors
     /// A spec without a kernel file, or a file that is no unikernel.
     pub fn identify(&self, spec: &SandboxSpec) -> Result<Identification> {
-        self.0.library.identify(spec)
+        self.shared.library.identify(spec)
     }
 }
 
@@ -86,8 +119,8 @@ impl Backend for KvmBackend {
         };
         probe
             .facts
-            .push(("max_vcpus".to_owned(), self.0.host.max_vcpus().to_string()));
-        match probe::try_instructions(&self.0.host) {
+            .push(("max_vcpus".to_owned(), self.shared.host.max_vcpus().to_string()));
+        match probe::try_instructions(&self.shared.host) {
             Ok(probe::Findings { missing }) if missing.is_empty() => {
                 probe.facts.push(("kvm".to_owned(), "complete".to_owned()));
             }
@@ -108,15 +141,27 @@ impl Backend for KvmBackend {
     }
 
     fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
-        let shared = &self.0;
+        let shared = &self.shared;
         let recorder = shared.recorder();
+        let prepared = assemble::open(&shared.host, &shared.library, spec)?;
+        let name = shared.claim_name(spec.id.as_deref())?;
+        let outlets = Outlets::new(recorder, ConsoleLog::new(assemble::console_capacity(spec)));
+        if spec.isolation == Isolation::Worker {
+            outlets.recorder.record(Phase::SpecChecked);
+            let order = WorkerOrder {
+                name,
+                spec,
+                prepared,
+                outlets,
+            };
+            let sandbox = WorkerSandbox::create(&self.workers()?, order, shared.cpu_clock.is_some())?;
+            return Ok(Box::new(sandbox));
+        }
         let Prepared {
             draft,
             opened,
             readiness,
-        } = assemble::open(&shared.host, &shared.library, spec)?;
-        let name = shared.claim_name(spec.id.as_deref())?;
-        let outlets = Outlets::new(recorder, ConsoleLog::new(assemble::console_capacity(spec)));
+        } = prepared;
         let parts = assemble::assemble(&shared.host, &shared.library, spec, &draft, opened, &outlets)?;
         outlets.recorder.record(Phase::Created);
         let life = Life::new(outlets, parts.assembly, shared.kick_signal, Arc::new(Unconfined));
@@ -125,12 +170,12 @@ impl Backend for KvmBackend {
     }
 
     fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
-        restore(&self.0, snapshot, options)
+        restore(&self.shared, snapshot, options)
     }
 }
 
 /// Processor time of all threads of this process, in nanoseconds.
-fn process_cpu_nanoseconds() -> u64 {
+pub(crate) fn process_cpu_nanoseconds() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the result is written to a variable of this function.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };

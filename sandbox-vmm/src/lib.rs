@@ -17,7 +17,9 @@ mod sandbox;
 pub mod snapshot;
 
 use sandbox_core::gate;
+pub mod worker;
 
 pub use backend::{KvmBackend, KvmOptions};
 pub use dialect::Identification;
 pub use sandbox::KvmSandbox;
+pub use worker::WorkerOptions;

@@ -8,7 +8,7 @@ use sandbox::stats::DiskStats;
 use sandbox::{ErrorKind, Exit, Sandbox, SandboxSpec};
 use sandbox_guests::{SECTOR_BYTES, disk_pattern};
 
-use crate::support::{PATIENCE, TempFolder, await_console, bare, console_text, created, runtime, started};
+use super::support::{PATIENCE, TempFolder, await_console, bare, console_text, created, runtime, started};
 
 /// Sectors that the guest puts into one request.
 const REQUEST_SECTORS: u64 = 16;

@@ -9,10 +9,10 @@ use sandbox::spec::{NetworkSpec, ReadyCheck, TapSpec};
 use sandbox::stats::NetworkStats;
 use sandbox::{Sandbox, SandboxSpec};
 
-use crate::support::network::{
+use super::support::network::{
     GUEST, Pinger, connect, get, in_namespace, interface_exists, network, request, response, with_guest_address,
 };
-use crate::support::{PATIENCE, bare, started};
+use super::support::{PATIENCE, bare, started};
 
 /// A web server on this network.
 pub fn server(network: NetworkSpec) -> SandboxSpec {

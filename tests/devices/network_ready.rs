@@ -6,9 +6,9 @@ use std::time::Duration;
 use sandbox::spec::ReadyCheck;
 use sandbox::{ErrorKind, Phase};
 
-use crate::network::server;
-use crate::support::network::{GUEST, in_namespace, network};
-use crate::support::{PATIENCE, bare, created, started};
+use super::network::server;
+use super::support::network::{GUEST, in_namespace, network};
+use super::support::{PATIENCE, bare, created, started};
 
 fn address() -> SocketAddr {
     SocketAddr::from((GUEST, 80))

@@ -8,9 +8,9 @@ use sandbox::Exit;
 use sandbox::limits::{RateLimit, TokenBucket};
 use sandbox::spec::{DiskSpec, NetworkSpec};
 
-use crate::network::{server, serving};
-use crate::support::network::{GUEST, Pinger, in_namespace, network};
-use crate::support::{PATIENCE, TempFolder, bare, console_text, created};
+use super::network::{server, serving};
+use super::support::network::{GUEST, Pinger, in_namespace, network};
+use super::support::{PATIENCE, TempFolder, bare, console_text, created};
 
 fn least_time(bucket: TokenBucket, tokens: u64) -> Duration {
     let trickled = tokens

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sandbox::Exit;
 
-use crate::support::{PATIENCE, bare, console_text, started};
+use super::support::{PATIENCE, bare, console_text, started};
 
 /// Bytes that the guest prints, in hexadecimal.
 const PRINTED: usize = 64;

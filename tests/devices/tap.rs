@@ -6,11 +6,11 @@ use sandbox::ErrorKind;
 use sandbox::spec::TapSpec;
 use sandbox_net::Tap;
 
-use crate::network::{server, serving};
-use crate::support::network::{
+use super::network::{server, serving};
+use super::support::network::{
     GUEST, add_persistent_tap, configure, get, in_namespace, interface_exists, network, network_on,
 };
-use crate::support::{PATIENCE, created, runtime};
+use super::support::{PATIENCE, created, runtime};
 
 #[test]
 fn a_tap_by_name_serves_one_sandbox_after_another() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sandbox::spec::{ReadyCheck, VsockSpec};
 use sandbox::{Exit, Phase, SandboxSpec};
 
-use crate::support::{PATIENCE, TempFolder, await_console, bare, console_text, runtime, started};
+use super::support::{PATIENCE, TempFolder, await_console, bare, console_text, runtime, started};
 
 const CID: u32 = 42;
 /// The guest listens there unless told otherwise.

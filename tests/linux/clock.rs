@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::support::linux::{Assets, CLOUD, Shell};
+use super::support::linux::{Assets, CLOUD, Shell};
 
 fn host_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()

@@ -7,8 +7,8 @@ use std::path::Path;
 use sandbox::spec::DiskSpec;
 use sandbox::stats::DiskStats;
 
-use crate::support::TempFolder;
-use crate::support::linux::{Assets, CLOUD, Shell, copy_of};
+use super::support::TempFolder;
+use super::support::linux::{Assets, CLOUD, Shell, copy_of};
 
 const MIB: u64 = 1 << 20;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sandbox::{ErrorKind, Exit, Phase, State};
 
-use crate::support::linux::{Assets, LINUX_PATIENCE};
-use crate::support::{assert_triple_fault_report, console_text, started};
+use super::support::linux::{Assets, LINUX_PATIENCE};
+use super::support::{assert_triple_fault_report, console_text, started};
 
 /// Runs the tiny init with these words on the command line.
 fn exit_with(assets: &Assets, words: &str) -> Exit {

@@ -4,8 +4,8 @@ use std::fs;
 
 use sandbox::spec::{BootProtocol, NetworkSpec, TapSpec};
 
-use crate::support::linux::{Assets, Kernel, Shell};
-use crate::support::network::{GUEST, get, in_namespace, network};
+use super::support::linux::{Assets, Kernel, Shell};
+use super::support::network::{GUEST, get, in_namespace, network};
 
 /// The second network's host and guest.
 const SECOND_HOST: &str = "10.0.1.1";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sandbox::spec::BalloonSpec;
 use sandbox::stats::MemoryStats;
 
-use crate::support::linux::{Assets, CLOUD, LINUX_PATIENCE, Shell};
+use super::support::linux::{Assets, CLOUD, LINUX_PATIENCE, Shell};
 
 const MIB: u64 = 1 << 20;
 

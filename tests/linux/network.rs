@@ -5,9 +5,9 @@ use std::net::TcpListener;
 
 use sandbox::stats::NetworkStats;
 
-use crate::support::PATIENCE;
-use crate::support::linux::{Assets, CLOUD, Shell};
-use crate::support::network::{GUEST, HOST, Pinger, connect, in_namespace, network, request_path, response};
+use super::support::PATIENCE;
+use super::support::linux::{Assets, CLOUD, Shell};
+use super::support::network::{GUEST, HOST, Pinger, connect, in_namespace, network, request_path, response};
 
 /// The lines that guest and host both know.
 const LINES: u32 = 400_000;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sandbox::Exit;
 use sandbox::spec::MAX_VCPUS;
 
-use crate::support::linux::{Assets, CLOUD, LINUX_PATIENCE, Shell};
-use crate::support::{console_text, has_time, started};
+use super::support::linux::{Assets, CLOUD, LINUX_PATIENCE, Shell};
+use super::support::{console_text, has_time, started};
 
 /// Counts processors in every way that software does.
 fn counts(vcpus: u32) {

@@ -6,8 +6,8 @@ use std::thread;
 
 use sandbox::spec::{ReadyCheck, VsockSpec};
 
-use crate::support::linux::{Assets, CLOUD, LINUX_PATIENCE, Shell};
-use crate::support::{PATIENCE, TempFolder};
+use super::support::linux::{Assets, CLOUD, LINUX_PATIENCE, Shell};
+use super::support::{PATIENCE, TempFolder};
 
 /// More than either side has room for.
 const LENGTH: usize = 2 << 20;

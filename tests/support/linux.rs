@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::spec::{BootProtocol, DiskSpec, GuestSpec, Isolation, LinuxGuest};
+use sandbox::spec::{BootProtocol, DiskSpec, GuestSpec, LinuxGuest};
 use sandbox::{ConsoleLog, Exit, Sandbox, SandboxSpec};
 
 use super::{assets, console_text, has_complete_kvm, mask_extended_state, started};
@@ -79,7 +79,7 @@ impl Assets {
             cmdline: format!("console=ttyS0 quiet reboot=k panic=-1 {words}"),
             protocol: kernel.protocol,
         }));
-        spec.isolation = Isolation::InProcess;
+        spec.isolation = super::HOME;
         spec.memory = 256 << 20;
         mask_extended_state(&mut spec);
         spec

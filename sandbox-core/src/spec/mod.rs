@@ -73,6 +73,9 @@ pub struct SandboxSpec {
     /// Where the virtual machine monitor lives.
     #[serde(default)]
     pub isolation: Isolation,
+    /// What becomes of a sandbox whose worker process cannot have the whole jail on this host.
+    #[serde(default)]
+    pub weak_jail: WeakJail,
     /// Log written pages, so that differential snapshots can be taken.
     #[serde(default)]
     pub track_dirty: bool,
@@ -96,6 +99,19 @@ pub enum Isolation {
     Worker,
     /// In the embedder's own process: for trusted guests, with the lowest latency.
     InProcess,
+}
+
+/// What becomes of a sandbox whose worker process cannot have the whole jail on this host: no user namespaces for
+/// ordinary users, an old kernel, a container around it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum WeakJail {
+    /// It is made with what there is, and says what it lacks.
+    #[default]
+    Report,
+    /// It is not made.
+    Refuse,
 }
 
 /// How the host backs guest memory.
@@ -140,6 +156,7 @@ impl SandboxSpec {
             limits: Limits::default(),
             ready: None,
             isolation: Isolation::default(),
+            weak_jail: WeakJail::default(),
             track_dirty: false,
         }
     }

@@ -42,6 +42,7 @@ use crate::sandbox::life::Assembly;
 use crate::sandbox::{Counters, Outlets};
 use crate::snapshot::saved::Origin;
 use devices::{DeviceSet, EVENT_GSI, Slot};
+pub use network::OpenNetwork;
 pub use opened::{OpenDevices, Opened, Prepared, open, open_devices};
 pub use revive::{MemorySource, Revival, Revived, revive};
 
@@ -208,17 +209,14 @@ pub fn console_capacity(spec: &SandboxSpec) -> usize {
 
 /// Refuses what this host and this home of micro-VMs cannot hold.
 pub fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> {
-    if spec.isolation == Isolation::Worker {
-        let context = "there is no worker process for micro-VMs yet; say in_process for guests that you trust";
-        return Err(Error::unsupported("isolation", context));
-    }
     if spec.vcpus as usize > host.max_vcpus() {
         let context = format!("is {}; this host's KVM takes at most {}", spec.vcpus, host.max_vcpus());
         return Err(Error::unsupported("vcpus", context));
     }
     let Limits { cpu_quota, pids, .. } = &spec.limits;
-    if cpu_quota.is_some() {
-        let context = "cannot be held for a micro-VM in the embedder's own process; put the process into a cgroup";
+    if cpu_quota.is_some() && spec.isolation == Isolation::InProcess {
+        let context = "cannot be held for a micro-VM in the embedder's own process; say worker, or put the process into a \
+                       cgroup";
         return Err(Error::unsupported("limits.cpu_quota", context));
     }
     if pids.is_some() {

@@ -1,11 +1,13 @@
 //! The host's KVM: opened once, asked once.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use kvm_bindings::{CpuId, KVM_CAP_XSAVE2, KVM_MAX_CPUID_ENTRIES, kvm_sregs};
+use kvm_bindings::{CpuId, KVM_CAP_XSAVE2, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_sregs};
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use serde::{Deserialize, Serialize};
 
 use super::msr;
 
@@ -55,6 +57,16 @@ impl KvmError {
     }
 }
 
+/// What one process found out about the host's KVM, for another one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KvmFacts {
+    cpuid: Vec<kvm_cpuid_entry2>,
+    has_tsc_deadline: bool,
+    max_vcpus: usize,
+    scales_tsc: bool,
+    xsave_size: Option<usize>,
+}
+
 /// The host's KVM and the facts about it that never change.
 pub struct KvmHost {
     kvm: Kvm,
@@ -66,6 +78,14 @@ pub struct KvmHost {
     saved_msrs: OnceLock<Vec<u32>>,
     reset_sregs: OnceLock<kvm_sregs>,
     tsc_khz: OnceLock<Option<u32>>,
+    /// Made ahead of time for the next one who wants a VM.
+    spare_vm: Mutex<Option<VmFd>>,
+}
+
+impl AsRawFd for KvmHost {
+    fn as_raw_fd(&self) -> RawFd {
+        self.kvm.as_raw_fd()
+    }
 }
 
 impl KvmHost {
@@ -95,7 +115,43 @@ impl KvmHost {
             kvm,
             reset_sregs: OnceLock::new(),
             tsc_khz: OnceLock::new(),
+            spare_vm: Mutex::new(None),
         })
+    }
+
+    /// A KVM device that somebody else opened, with what they found out about it; `None` if that cannot be.
+    pub fn from_parts(device: OwnedFd, facts: &KvmFacts) -> Option<Self> {
+        Some(Self {
+            supported_cpuid: CpuId::from_entries(&facts.cpuid).ok()?,
+            // SAFETY: the descriptor is owned by the caller, who gives it away.
+            kvm: unsafe { Kvm::from_raw_fd(device.into_raw_fd()) },
+            has_tsc_deadline: facts.has_tsc_deadline,
+            max_vcpus: facts.max_vcpus,
+            scales_tsc: facts.scales_tsc,
+            xsave_size: facts.xsave_size,
+            saved_msrs: OnceLock::new(),
+            reset_sregs: OnceLock::new(),
+            tsc_khz: OnceLock::new(),
+            spare_vm: Mutex::new(None),
+        })
+    }
+
+    /// What was found out when the device was opened.
+    pub fn facts(&self) -> KvmFacts {
+        KvmFacts {
+            cpuid: self.supported_cpuid.as_slice().to_vec(),
+            has_tsc_deadline: self.has_tsc_deadline,
+            max_vcpus: self.max_vcpus,
+            scales_tsc: self.scales_tsc,
+            xsave_size: self.xsave_size,
+        }
+    }
+
+    /// Makes a VM ahead of time, for the next [`KvmHost::create_vm`].
+    pub fn make_spare_vm(&self) -> Result<(), KvmError> {
+        let vm = self.create_vm()?;
+        *self.spare_vm.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm);
+        Ok(())
     }
 
     /// The CPUID that guests can be given.
@@ -138,6 +194,9 @@ impl KvmHost {
 
     /// A new VM without anything in it.
     pub fn create_vm(&self) -> Result<VmFd, KvmError> {
+        if let Some(vm) = self.spare_vm.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Ok(vm);
+        }
         loop {
             match self.kvm.create_vm() {
                 Ok(vm) => return Ok(vm),

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 use std::sync::{Mutex, PoisonError};
 
 use super::HugePages;
@@ -13,6 +14,18 @@ use super::layout::PAGE_SIZE;
 
 /// Host addresses are aligned to this, so that guest and host huge pages coincide, in bytes.
 const HUGE_PAGE_SIZE: usize = 2 << 20;
+
+/// This process's page map, for one that cannot open it when it needs it.
+static PAGEMAP: OnceLock<File> = OnceLock::new();
+
+/// Opens `/proc/self/pagemap` for good, before this process loses sight of it.
+///
+/// # Errors
+/// There is no `/proc`.
+pub fn keep_pagemap_open() -> io::Result<()> {
+    let _ = PAGEMAP.set(File::open("/proc/self/pagemap")?);
+    Ok(())
+}
 
 /// An owned, readable and writable private mapping, aligned to 2 MiB when it is at least that large.
 #[derive(Debug)]
@@ -250,7 +263,10 @@ impl HostMapping {
     fn for_each_page(&self, mut look: impl FnMut(u64, u64)) -> io::Result<()> {
         /// It has one of these per page.
         const ENTRY_SIZE: usize = 8;
-        let pagemap = File::open("/proc/self/pagemap")?;
+        let pagemap = match PAGEMAP.get() {
+            Some(pagemap) => pagemap,
+            None => &File::open("/proc/self/pagemap")?,
+        };
         let mut entries = vec![0; 4096 * ENTRY_SIZE];
         let mut position = (self.as_ptr() as u64 / PAGE_SIZE) * ENTRY_SIZE as u64;
         let mut left = self.len / PAGE_SIZE as usize * ENTRY_SIZE;

@@ -17,7 +17,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 use extent::Extent;
 use image::MemoryImage;
 use layout::{PAGE_SIZE, RamRange};
-pub use mapping::HostMapping;
+pub use mapping::{HostMapping, keep_pagemap_open};
 
 /// vm-memory's view of guest RAM. The bitmap, where there is one, logs the pages that our own devices wrote, which
 /// KVM's dirty log does not see.

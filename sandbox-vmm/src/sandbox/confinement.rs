@@ -11,11 +11,14 @@ pub enum Role {
     Control,
 }
 
-/// What confines the threads that serve a guest.
+/// What confines the threads that serve a guest. None of its functions returns where it cannot confine the thread.
 pub trait Confinement: Send + Sync {
-    /// The first thing that a thread of `role` does; for the control thread, the last thing that it does in `start`. No
-    /// guest code runs before all threads have returned from it. It does not return where it cannot confine the thread.
+    /// The first thing that a thread of `role` does. It returns when all threads are confined: no guest code runs before.
     fn enter(&self, role: Role);
+
+    /// Confines the calling thread, the one that takes the embedder's calls, as soon as all the `threads` that were
+    /// started have entered, and lets these go on.
+    fn seal(&self, threads: usize);
 }
 
 /// No confinement: the guest is trusted as much as the embedder.
@@ -23,4 +26,6 @@ pub struct Unconfined;
 
 impl Confinement for Unconfined {
     fn enter(&self, _role: Role) {}
+
+    fn seal(&self, _threads: usize) {}
 }

@@ -107,6 +107,16 @@ impl Life {
         })
     }
 
+    /// Opens when the guest has ended.
+    pub fn exit(&self) -> &Gate<Exit> {
+        &self.exit
+    }
+
+    /// Whether the guest is ready.
+    pub fn ready(&self) -> &ReadySignal {
+        &self.ready
+    }
+
     pub(super) fn state(&self) -> State {
         self.lifecycle().state()
     }
@@ -148,10 +158,7 @@ impl Life {
         mut lifecycle: MutexGuard<'a, Lifecycle>,
     ) -> Result<MutexGuard<'a, Lifecycle>> {
         match self.launch() {
-            Ok(()) => {
-                self.confinement.enter(Role::Control);
-                Ok(lifecycle)
-            }
+            Ok(()) => Ok(lifecycle),
             Err(error) => {
                 lifecycle.apply(Verb::Failed)?;
                 drop(lifecycle);
@@ -283,6 +290,9 @@ impl Life {
         *holding = Holding::Launched(Arc::clone(&machine));
         drop(holding);
         let launched = self.spawn_vcpus(vcpus, machine);
+        // In either case: those threads that are there wait for it.
+        let threads = self.team().threads() + usize::from(launched.is_ok());
+        self.confinement.seal(threads);
         if launched.is_err() {
             self.crew.dismiss();
             self.disband_team();
@@ -436,6 +446,12 @@ impl PendingTeardown for Life {
 struct Team {
     event_loop: Option<EventLoop>,
     helpers: Vec<JoinHandle<()>>,
+}
+
+impl Team {
+    fn threads(&self) -> usize {
+        self.helpers.len() + usize::from(self.event_loop.is_some())
+    }
 }
 
 fn host_fault(what: String) -> Exit {

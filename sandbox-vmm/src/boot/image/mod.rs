@@ -15,6 +15,7 @@ mod source;
 mod tests;
 
 use linux_loader::loader::bootparam::setup_header;
+use serde::{Deserialize, Serialize};
 
 use crate::memory::layout::{CMDLINE_MAX_SIZE, GAP_START, HIGH_MEMORY_START};
 
@@ -35,16 +36,41 @@ const INITRD_ADDRESS_MAX: u64 = 0x7fff_ffff;
 const HEAD_SIZE: usize = 1024;
 
 /// What kind of file a kernel came in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum KernelFormat {
     /// A Linux bzImage, with the setup header that goes into the zero page.
-    BzImage(Box<setup_header>),
+    BzImage(#[serde(with = "header")] Box<setup_header>),
     /// An ELF executable.
     Elf,
 }
 
+/// A setup header as bytes.
+mod header {
+    use linux_loader::loader::bootparam::setup_header;
+    use serde::de::Error;
+    use serde::{Deserializer, Serializer};
+    use vm_memory::ByteValued;
+
+    use crate::worker::protocol::bytes;
+
+    pub fn serialize<S: Serializer>(header: &setup_header, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes::serialize(header.as_slice(), serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<setup_header>, D::Error> {
+        let bytes = bytes::deserialize(deserializer)?;
+        let mut header = Box::<setup_header>::default();
+        let room = header.as_mut_slice();
+        if bytes.len() != room.len() {
+            return Err(D::Error::invalid_length(bytes.len(), &"a setup header"));
+        }
+        room.copy_from_slice(&bytes);
+        Ok(header)
+    }
+}
+
 /// A part of the file that is put into guest memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// Where the bytes stand in the file.
     pub file_offset: u64,
@@ -55,7 +81,7 @@ pub struct Segment {
 }
 
 /// A kernel file, understood.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelImage {
     /// What kind of file it is.
     pub format: KernelFormat,

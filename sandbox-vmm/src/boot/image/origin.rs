@@ -2,6 +2,7 @@
 //! sections, a few words of its messages. A file may say nothing; then nothing is claimed.
 
 use memchr::memmem::Finder;
+use serde::{Deserialize, Serialize};
 
 use super::notes::Note;
 use super::{ImageError, Source};
@@ -21,7 +22,7 @@ const HERMIT_OWNER: &[u8] = b"HERMIT\0";
 const HERMIT_ENTRY_VERSION: u32 = 0x5a00;
 
 /// A project.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Maker {
     /// The loader of Hermit, which takes the application as its initrd.
     HermitLoader,
@@ -39,10 +40,29 @@ pub enum Maker {
     Unikraft,
 }
 
+/// The project on its way to another process, which has no file to find evidence in.
+mod maker {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Maker;
+
+    type WithEvidence = Option<(Maker, &'static str)>;
+
+    pub fn serialize<S: Serializer>(maker: &WithEvidence, serializer: S) -> Result<S::Ok, S::Error> {
+        maker.map(|(maker, _)| maker).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WithEvidence, D::Error> {
+        let maker = Option::<Maker>::deserialize(deserializer)?;
+        Ok(maker.map(|maker| (maker, "another process found it")))
+    }
+}
+
 /// Where a file comes from, and what of its build matters to the machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The project, and what in the file says so.
+    #[serde(with = "maker")]
     pub maker: Option<(Maker, &'static str)>,
     /// Whether a Unikraft image has its library that reads parameters from the command line.
     pub reads_parameters: bool,
@@ -52,7 +72,7 @@ pub struct Origin {
 }
 
 /// Instructions that not every processor has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Executes {
     /// RDRAND.
     pub rdrand: bool,

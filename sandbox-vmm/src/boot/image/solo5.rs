@@ -1,6 +1,8 @@
 //! What a Solo5 image says of itself in its notes: the interface that it is built for, and the devices that its
 //! application demands (Solo5's application manifest, version 1).
 
+use serde::{Deserialize, Serialize};
+
 use super::ImageError;
 use super::notes::Note;
 
@@ -34,7 +36,7 @@ const TYPE_NET: u32 = 2;
 const TYPE_RESERVED: u32 = 1 << 30;
 
 /// What kind of device an application demands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceKind {
     /// A block device.
     Block,
@@ -43,7 +45,7 @@ pub enum DeviceKind {
 }
 
 /// A device that an application demands. Its place in the manifest is its handle.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceEntry {
     /// Its handle.
     pub handle: usize,
@@ -54,7 +56,7 @@ pub struct DeviceEntry {
 }
 
 /// An image built for the hvt interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Solo5Image {
     /// The devices, in the order of their handles.
     pub devices: Vec<DeviceEntry>,

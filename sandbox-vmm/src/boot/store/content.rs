@@ -52,7 +52,44 @@ enum Backing {
     },
 }
 
+/// A backing on its way to another process.
+pub(super) enum HandedOver<'a> {
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// A sealed file.
+    Pages(&'a File),
+}
+
+/// A backing that came from another process.
+pub(super) enum TakenOver {
+    /// Bytes.
+    Bytes(Box<[u8]>),
+    /// A sealed file.
+    Pages(File),
+}
+
 impl Content {
+    /// What another process needs to have the same content.
+    pub(super) fn hand_over(&self) -> (Vec<Extent>, HandedOver<'_>) {
+        let backing = match &self.backing {
+            Backing::Bytes(bytes) => HandedOver::Bytes(bytes),
+            Backing::Pages { file, .. } => HandedOver::Pages(file),
+        };
+        (self.extents.clone(), backing)
+    }
+
+    /// The content that another process handed over.
+    pub(super) fn take_over(extents: Vec<Extent>, backing: TakenOver) -> Self {
+        let backing = match backing {
+            TakenOver::Bytes(bytes) => Backing::Bytes(bytes),
+            TakenOver::Pages(file) => Backing::Pages {
+                file,
+                view: OnceLock::new(),
+            },
+        };
+        Self { extents, backing }
+    }
+
     /// Copies segments from a file. Where two overlap, the later one stands.
     pub(super) fn read(source: Source<'_>, segments: &[Segment]) -> Result<Self, BootError> {
         let size: u64 = segments.iter().map(|segment| segment.file_size).sum();

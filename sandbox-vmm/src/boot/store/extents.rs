@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::boot::image::Segment;
 use crate::memory::layout::PAGE_SIZE;
 
@@ -11,7 +13,7 @@ pub(super) const BLOCK_SIZE: u64 = 64 << 10;
 const SHORTEST_HOLE: u64 = 1 << 20;
 
 /// A range of guest memory and where its bytes stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Extent {
     /// Address in guest memory.
     pub(super) address: u64,

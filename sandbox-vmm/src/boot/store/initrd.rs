@@ -19,6 +19,10 @@ impl StoredInitrd {
         Self::read(Source::Bytes(bytes))
     }
 
+    pub(super) fn from_parts(size: u64, content: Content) -> Self {
+        Self { size, content }
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size

@@ -18,6 +18,10 @@ impl StoredKernel {
         Self::read(Source::Bytes(bytes))
     }
 
+    pub(super) fn from_parts(image: KernelImage, content: Content) -> Self {
+        Self { image, content }
+    }
+
     /// What the kernel file says about itself.
     pub fn image(&self) -> &KernelImage {
         &self.image

@@ -7,6 +7,7 @@
 
 mod content;
 mod extents;
+mod handover;
 mod identity;
 mod initrd;
 mod kernel;
@@ -22,6 +23,7 @@ use super::error::{BootError, Subject};
 use super::image::Source;
 use super::open;
 pub use content::Placement;
+pub use handover::{InitrdParts, KernelParts};
 pub use identity::FileIdentity;
 pub use initrd::StoredInitrd;
 pub use kernel::StoredKernel;

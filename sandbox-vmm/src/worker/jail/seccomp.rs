@@ -1,0 +1,253 @@
+//! Filters of system calls, by what a thread is for.
+//!
+//! Each role has a list of the calls that its threads make, with their arguments where these make a difference; every
+//! other call ends the process. The filters are compiled once per backend, in the embedder.
+
+use seccompiler::SeccompCmpArgLen::{Dword, Qword};
+use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
+use seccompiler::{BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter};
+
+use crate::sandbox::confinement::Role;
+use crate::worker::protocol::Filters;
+
+/// Which arguments of a call are allowed.
+enum Arguments {
+    /// All.
+    Any,
+    /// The argument of this number has one of these values.
+    OneOf(u8, &'static [(u64, &'static str)]),
+    /// These bits of the argument of this number are clear.
+    Without(u8, u64, &'static str),
+}
+
+/// A call that is allowed.
+struct Allowed {
+    number: libc::c_long,
+    name: &'static str,
+    roles: &'static [Role],
+    arguments: Arguments,
+}
+
+const ALL: &[Role] = &[Role::Vcpu, Role::Events, Role::Control];
+/// Threads that work devices off.
+const DEVICES: &[Role] = &[Role::Vcpu, Role::Events];
+const VCPU: &[Role] = &[Role::Vcpu];
+const EVENTS: &[Role] = &[Role::Events];
+const CONTROL: &[Role] = &[Role::Control];
+
+const VCPU_IOCTLS: &[(u64, &str)] = &[
+    (0xae80, "KVM_RUN"),
+    (0x4008_ae61, "KVM_IRQ_LINE"),
+    (0x8090_ae81, "KVM_GET_REGS"),
+    (0x8138_ae83, "KVM_GET_SREGS"),
+    (0xaead, "KVM_KVMCLOCK_CTRL"),
+    (0x4004_54d0, "TUNSETOFFLOAD"),
+    (0x5421, "FIONBIO"),
+];
+const EVENTS_IOCTLS: &[(u64, &str)] = &[(0x4008_ae61, "KVM_IRQ_LINE"), (0x5421, "FIONBIO")];
+const CONTROL_IOCTLS: &[(u64, &str)] = &[(0x4008_ae61, "KVM_IRQ_LINE")];
+
+const NOT_EXECUTABLE: Arguments = Arguments::Without(2, libc::PROT_EXEC as u64, "PROT_EXEC");
+
+macro_rules! allowed {
+    ($($number:ident, $roles:expr $(, $arguments:expr)?;)*) => {
+        &[$(Allowed {
+            number: libc::$number,
+            name: stringify!($number),
+            roles: $roles,
+            arguments: allowed!(@ $($arguments)?),
+        }),*]
+    };
+    (@) => { Arguments::Any };
+    (@ $arguments:expr) => { $arguments };
+}
+
+/// What the threads of a worker do, behind its beginning.
+const CALLS: &[Allowed] = allowed! {
+    // Guest code and its exits.
+    SYS_ioctl, VCPU, Arguments::OneOf(1, VCPU_IOCTLS);
+    SYS_ioctl, EVENTS, Arguments::OneOf(1, EVENTS_IOCTLS);
+    SYS_ioctl, CONTROL, Arguments::OneOf(1, CONTROL_IOCTLS);
+    // Disks, taps, eventfds, timers.
+    SYS_read, ALL;
+    SYS_write, ALL;
+    SYS_readv, DEVICES;
+    SYS_writev, DEVICES;
+    SYS_pread64, ALL;
+    SYS_pwrite64, DEVICES;
+    SYS_preadv, DEVICES;
+    SYS_pwritev, DEVICES;
+    SYS_preadv2, DEVICES;
+    SYS_pwritev2, DEVICES;
+    SYS_fsync, DEVICES;
+    SYS_fdatasync, DEVICES;
+    SYS_fallocate, DEVICES;
+    SYS_timerfd_settime, DEVICES;
+    // Connections of the socket device, and the embedder.
+    SYS_recvfrom, DEVICES;
+    SYS_sendto, DEVICES;
+    SYS_recvmsg, ALL;
+    SYS_sendmsg, ALL;
+    SYS_accept4, DEVICES;
+    SYS_shutdown, DEVICES;
+    SYS_socketpair, VCPU, Arguments::OneOf(0, &[(libc::AF_UNIX as u64, "AF_UNIX")]);
+    SYS_epoll_ctl, DEVICES;
+    SYS_epoll_wait, DEVICES;
+    SYS_epoll_pwait, DEVICES;
+    SYS_poll, ALL;
+    SYS_ppoll, ALL;
+    SYS_close, ALL;
+    // What the standard library makes sure of before it closes one, in debug builds.
+    SYS_fcntl, ALL, Arguments::OneOf(1, &[(libc::F_GETFD as u64, "F_GETFD")]);
+    // Memory.
+    SYS_mmap, ALL, NOT_EXECUTABLE;
+    SYS_mprotect, ALL, NOT_EXECUTABLE;
+    SYS_munmap, ALL;
+    SYS_mremap, ALL;
+    SYS_madvise, ALL;
+    SYS_brk, ALL;
+    // Threads, locks, signals, time.
+    SYS_futex, ALL;
+    SYS_sched_yield, ALL;
+    SYS_getpid, ALL;
+    SYS_gettid, ALL;
+    SYS_tgkill, ALL;
+    SYS_rt_sigprocmask, ALL;
+    SYS_rt_sigreturn, ALL;
+    SYS_restart_syscall, ALL;
+    SYS_sigaltstack, ALL;
+    SYS_clock_gettime, ALL;
+    SYS_clock_nanosleep, ALL;
+    SYS_getrandom, ALL;
+    SYS_exit, ALL;
+    SYS_exit_group, ALL;
+};
+
+/// Compiles the filters.
+pub fn compile() -> Result<Filters, seccompiler::Error> {
+    Ok(Filters {
+        vcpu: to_bytes(&program(Role::Vcpu)?),
+        events: to_bytes(&program(Role::Events)?),
+        control: to_bytes(&program(Role::Control)?),
+    })
+}
+
+/// Installs a filter for the calling thread, for good.
+pub fn install(filter: &[u8]) -> Result<(), seccompiler::Error> {
+    seccompiler::apply_filter(&from_bytes(filter))
+}
+
+/// All calls by role, as a table for people.
+pub fn report() -> String {
+    let mut text = String::new();
+    for (role, title) in [
+        (Role::Vcpu, "vCPU threads"),
+        (Role::Events, "event loop"),
+        (Role::Control, "control thread"),
+    ] {
+        let calls: Vec<&Allowed> = CALLS.iter().filter(|call| call.roles.contains(&role)).collect();
+        text += &format!("{title}: {} calls; any other ends the process\n", calls.len());
+        for call in calls {
+            let name = call.name.trim_start_matches("SYS_");
+            text += &match &call.arguments {
+                Arguments::Any => format!("  {name}\n"),
+                Arguments::OneOf(_, values) => {
+                    let names: Vec<&str> = values.iter().map(|(_, name)| *name).collect();
+                    format!("  {name} ({})\n", names.join(", "))
+                }
+                Arguments::Without(_, _, bits) => format!("  {name} (without {bits})\n"),
+            };
+        }
+    }
+    text
+}
+
+fn program(role: Role) -> Result<BpfProgram, seccompiler::Error> {
+    let calls = CALLS.iter().filter(|call| call.roles.contains(&role));
+    let rules = calls.map(|call| Ok((call.number, call.arguments.rules()?)));
+    let filter = SeccompFilter::new(
+        rules.collect::<Result<_, seccompiler::BackendError>>()?,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )?;
+    Ok(filter.try_into()?)
+}
+
+impl Arguments {
+    /// One of these must match; none at all means that any arguments do.
+    fn rules(&self) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+        match self {
+            Arguments::Any => Ok(Vec::new()),
+            Arguments::OneOf(argument, values) => values
+                .iter()
+                .map(|(value, _)| SeccompRule::new(vec![SeccompCondition::new(*argument, Dword, Eq, *value)?]))
+                .collect(),
+            Arguments::Without(argument, bits, _) => {
+                let clear = SeccompCondition::new(*argument, Qword, MaskedEq(*bits), 0)?;
+                Ok(vec![SeccompRule::new(vec![clear])?])
+            }
+        }
+    }
+}
+
+/// As the kernel reads them (`struct sock_filter`).
+fn to_bytes(program: &[sock_filter]) -> Vec<u8> {
+    let instructions = program.iter().flat_map(|instruction| {
+        let [c0, c1] = instruction.code.to_le_bytes();
+        let [k0, k1, k2, k3] = instruction.k.to_le_bytes();
+        [c0, c1, instruction.jt, instruction.jf, k0, k1, k2, k3]
+    });
+    instructions.collect()
+}
+
+fn from_bytes(bytes: &[u8]) -> BpfProgram {
+    let instructions = bytes.as_chunks::<8>().0.iter();
+    instructions
+        .map(|[c0, c1, jt, jf, k0, k1, k2, k3]| sock_filter {
+            code: u16::from_le_bytes([*c0, *c1]),
+            jt: *jt,
+            jf: *jf,
+            k: u32::from_le_bytes([*k0, *k1, *k2, *k3]),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_survive_the_way_to_the_worker() {
+        let program = program(Role::Vcpu).unwrap();
+        assert_eq!(from_bytes(&to_bytes(&program)), program);
+    }
+
+    #[test]
+    fn no_role_may_open_execute_or_reach_out() {
+        let forbidden = [
+            "open",
+            "openat",
+            "execve",
+            "execveat",
+            "socket",
+            "connect",
+            "clone",
+            "clone3",
+            "fork",
+            "ptrace",
+            "kill",
+            "mount",
+            "unshare",
+            "setns",
+            "bpf",
+            "process_vm_writev",
+            "memfd_create",
+        ];
+        let report = report();
+        for name in forbidden {
+            let listed = report.lines().any(|line| line.split_whitespace().next() == Some(name));
+            assert!(!listed, "{name}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a worker is given to make a machine from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::boot::store::{InitrdParts, KernelParts};
+use crate::machine::host::KvmFacts;
+
+/// What a worker needs before it knows its sandbox.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Preparation {
+    /// What the host's KVM supports.
+    pub kvm: KvmFacts,
+    /// What its jail is to be.
+    pub jail: JailPlan,
+}
+
+/// How a worker is jailed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JailPlan {
+    /// It was made in namespaces of its own; otherwise it tries to get them itself.
+    pub born_in_namespaces: bool,
+    /// User and group to become, where the embedder is root.
+    pub user: Option<(u32, u32)>,
+    /// Filters of system calls, or `None` to do without.
+    pub filters: Option<Filters>,
+}
+
+/// A filter of system calls per role: BPF instructions of 8 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filters {
+    /// For vCPU threads.
+    #[serde(with = "super::bytes")]
+    pub vcpu: Vec<u8>,
+    /// For the event loop.
+    #[serde(with = "super::bytes")]
+    pub events: Vec<u8>,
+    /// For the thread that takes the embedder's calls.
+    #[serde(with = "super::bytes")]
+    pub control: Vec<u8>,
+}
+
+/// A sandbox. Its descriptors come in the order of the fields: the kernel's file and the initrd's, if they have one; a
+/// file per disk; a tap per network; and for a socket device its listener and the broker of the guest's connections.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// Its name.
+    pub id: String,
+    /// Its spec, as JSON.
+    pub spec: String,
+    /// Stamp phases with processor time.
+    pub cpu_timeline: bool,
+    /// With the time since the worker's beginning, not since this message.
+    pub cpu_from_birth: bool,
+    /// Its kernel.
+    pub kernel: KernelParts,
+    /// Its initial RAM disk.
+    pub initrd: Option<InitrdParts>,
+    /// Addresses of its network cards.
+    pub macs: Vec<[u8; 6]>,
+}

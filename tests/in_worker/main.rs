@@ -1,0 +1,10 @@
+//! All that is promised of a micro-VM, once more with the micro-VMs in jailed worker processes.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+#![allow(clippy::duplicate_mod, reason = "each program of tests brings its own support")]
+
+#[path = "../devices/main.rs"]
+mod devices;
+#[path = "../lifecycle.rs"]
+mod lifecycle;
+#[path = "../linux/main.rs"]
+mod linux;
