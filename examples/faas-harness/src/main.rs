@@ -9,6 +9,7 @@
 //!
 //! All waiting is asynchronous but for the SDK's calls, which run on threads that may block.
 
+mod bench;
 mod function;
 mod functions_file;
 mod http;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sandbox_net::AddressPool;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::function::FunctionSpec;
 use crate::http::{Audience, Server};
@@ -82,17 +84,27 @@ async fn serve(options: &Options) -> Result<()> {
     }
     let address = server.address();
     println!("faas-harness: listening on http://{address}/");
+    if options.command != Command::Serve {
+        let hello = platform.builtins().function("hello", "hello");
+        deploy(&platform, hello.context("there is no function hello")?)?;
+    }
     if options.command == Command::Demo {
-        let hello = platform
-            .builtins()
-            .function("hello", "hello")
-            .context("there is no function hello")?;
-        deploy(&platform, hello)?;
         println!("try it:  curl http://{address}/function/hello");
     }
     tokio::spawn(Arc::clone(&platform).tend());
     tokio::spawn(readiness.serve(Arc::clone(&platform), std::future::pending()));
-    server.serve(Arc::clone(&platform), told_to_end()?).await;
+    match options.command {
+        Command::Bench => {
+            let (done, measured) = oneshot::channel::<()>();
+            let serving = tokio::spawn(server.serve(Arc::clone(&platform), async {
+                let _ = measured.await;
+            }));
+            bench::run(Arc::clone(&platform), address, &options.plan).await?;
+            drop(done);
+            serving.await?;
+        }
+        _ => server.serve(Arc::clone(&platform), told_to_end()?).await,
+    }
     tokio::time::timeout(DRAIN_PATIENCE, platform.close())
         .await
         .context("some instances did not end in time")

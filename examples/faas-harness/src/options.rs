@@ -9,16 +9,28 @@ use lexopt::Arg::{Long, Value};
 use lexopt::ValueExt;
 use sandbox_net::Ipv4Cidr;
 
+use crate::bench::{Experiment, Plan};
+
 /// What `--help` prints.
 pub const USAGE: &str = "\
 usage: faas-harness serve [OPTIONS]   run the platform until SIGTERM or SIGINT
        faas-harness demo [OPTIONS]    the same, with the function `hello` deployed
+       faas-harness bench [EXPERIMENT...] [OPTIONS]
+                                      measure the papers' experiments with `hello` and the functions of --functions:
+                                      overhead, cold-start, warm, start-cost, idle-cost, memory, burst, requests,
+                                      throughput; all of them if none is named
 
 options:
   --listen ADDRESS:PORT   where to listen [127.0.0.1:8080]
   --functions FILE        deploy the functions of this TOML or JSON file
   --state FOLDER          where deployed functions are remembered [none: a folder that goes with the process]
   --network CIDR          where instances get their addresses from [172.31.0.0/16]
+
+options of bench:
+  --out FOLDER            where results go, and where a run that was cut short goes on [faas-results]
+  --only TEXT             functions whose name contains this [all]
+  --rounds N              how often each measurement is repeated [20]
+  --instances N           the largest number of instances at a time [100]
 ";
 
 /// What is to be done.
@@ -28,6 +40,8 @@ pub enum Command {
     Serve,
     /// Serve with a first function.
     Demo,
+    /// Measure.
+    Bench,
     /// Say how to call it.
     Help,
 }
@@ -45,6 +59,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Where instances get their addresses from.
     pub network: Ipv4Cidr,
+    /// What is measured.
+    pub plan: Plan,
 }
 
 impl Options {
@@ -59,6 +75,7 @@ impl Options {
             functions: None,
             state: None,
             network: "172.31.0.0/16".parse()?,
+            plan: Plan::default(),
         };
         let mut command = None;
         let mut parser = lexopt::Parser::from_args(arguments);
@@ -68,21 +85,34 @@ impl Options {
                 Long("functions") => options.functions = Some(parser.value()?.into()),
                 Long("state") => options.state = Some(parser.value()?.into()),
                 Long("network") => options.network = parser.value()?.parse()?,
+                Long("out") => options.plan.out = parser.value()?.into(),
+                Long("only") => options.plan.only = parser.value()?.string()?,
+                Long("rounds") => options.plan.rounds = parser.value()?.parse()?,
+                Long("instances") => options.plan.instances = parser.value()?.parse()?,
                 Long("help") => command = Some(Command::Help),
                 Value(word) if command.is_none() => {
                     command = Some(match word.to_str() {
                         Some("serve") => Command::Serve,
                         Some("demo") => Command::Demo,
+                        Some("bench") => Command::Bench,
                         Some("help") => Command::Help,
-                        _ => bail!("unknown command {word:?}; the commands are serve and demo"),
+                        _ => bail!("unknown command {word:?}; the commands are serve, demo and bench"),
                     });
+                }
+                Value(word) if command == Some(Command::Bench) => {
+                    let experiment = word.to_str().and_then(Experiment::named);
+                    let Some(experiment) = experiment else {
+                        let names = Experiment::ALL.map(Experiment::name).join(", ");
+                        bail!("unknown experiment {word:?}; there are {names}");
+                    };
+                    options.plan.experiments.push(experiment);
                 }
                 other => return Err(other.unexpected().into()),
             }
         }
         match command {
             Some(command) => options.command = command,
-            None => bail!("no command; the commands are serve and demo"),
+            None => bail!("no command; the commands are serve, demo and bench"),
         }
         Ok(options)
     }
@@ -105,10 +135,18 @@ mod tests {
     }
 
     #[test]
+    fn experiments_are_chosen_by_name() {
+        let options = parse("bench cold-start burst --rounds 3 --only c").unwrap();
+        assert_eq!(options.plan.experiments, [Experiment::ColdStart, Experiment::Burst]);
+        assert_eq!((options.plan.rounds, options.plan.only.as_str()), (3, "c"));
+    }
+
+    #[test]
     fn what_is_not_understood_is_named() {
         for (line, word) in [
             ("", "no command"),
             ("boot", "boot"),
+            ("bench warp", "warp"),
             ("serve --fast", "fast"),
             ("serve --listen x", "x"),
         ] {

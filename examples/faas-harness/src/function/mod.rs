@@ -78,6 +78,16 @@ pub enum StartStrategy {
     Warm,
 }
 
+impl StartStrategy {
+    /// Its name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+        }
+    }
+}
+
 /// Who says that an instance is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

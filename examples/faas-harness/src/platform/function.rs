@@ -1,6 +1,7 @@
 //! A deployed function.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -64,13 +65,28 @@ impl Function {
 
     /// The sandboxes of its instances, in no order.
     pub fn sandboxes(&self) -> Vec<Arc<dyn Sandbox>> {
+        let running = self.pool.instances().running();
+        running
+            .values()
+            .filter_map(|instance| instance.sandbox.upgrade())
+            .collect()
+    }
+
+    /// Where one of its instances serves, if there is one.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.pool
             .instances()
             .running()
             .values()
-            .filter_map(Weak::upgrade)
-            .collect()
+            .map(|instance| instance.address)
+            .next()
     }
+}
+
+/// An instance, for whoever wants to look at it.
+struct Running {
+    sandbox: Weak<dyn Sandbox>,
+    address: SocketAddr,
 }
 
 /// Starts and ends the instances of one function.
@@ -78,13 +94,12 @@ pub struct Starter {
     spec: Arc<FunctionSpec>,
     launcher: Arc<Launcher>,
     metrics: Arc<FunctionMetrics>,
-    /// For whoever wants to look at them.
-    running: Mutex<HashMap<String, Weak<dyn Sandbox>>>,
+    running: Mutex<HashMap<String, Running>>,
     leaving: watch::Sender<usize>,
 }
 
 impl Starter {
-    fn running(&self) -> MutexGuard<'_, HashMap<String, Weak<dyn Sandbox>>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,8 +115,11 @@ impl Instances for Starter {
         match &launched {
             Ok(instance) => {
                 self.metrics.started(instance.initialisation);
-                let sandbox = Arc::downgrade(instance.sandbox());
-                self.running().insert(instance.id().to_owned(), sandbox);
+                let running = Running {
+                    sandbox: Arc::downgrade(instance.sandbox()),
+                    address: instance.address,
+                };
+                self.running().insert(instance.id().to_owned(), running);
             }
             Err(_) => self.metrics.start_failed(),
         }

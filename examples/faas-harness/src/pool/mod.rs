@@ -209,9 +209,18 @@ impl<S: Instances> Pool<S> {
 
     /// Waits until a closed pool has no instance left.
     pub async fn emptied(&self) {
+        self.reaches(|census| census == Census::default()).await;
+    }
+
+    /// Waits until no instance serves a request or is being started.
+    pub async fn settled(&self) {
+        self.reaches(|census| census.busy + census.starting == 0).await;
+    }
+
+    async fn reaches(&self, condition: impl Fn(Census) -> bool) {
         loop {
             let changed = self.changed.notified();
-            if self.census() == Census::default() {
+            if condition(self.census()) {
                 return;
             }
             changed.await;

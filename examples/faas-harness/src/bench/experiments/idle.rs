@@ -1,0 +1,86 @@
+//! Instances that nobody calls.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::time::sleep;
+
+use super::single;
+use crate::bench::Laboratory;
+use crate::bench::cell::{Cell, Point};
+use crate::bench::processor_time::processor_time;
+
+/// Idle instances among which the cost of one is divided: one alone costs too little to be measured.
+const IDLE_INSTANCES: u32 = 10;
+/// How long instances are left alone before they are measured, as in the edge paper.
+const SETTLING: Duration = Duration::from_secs(15);
+/// How long they are measured.
+const WATCHING: Duration = Duration::from_secs(1);
+/// Memory is looked at after each so many instances.
+const MEMORY_STEP: u32 = 10;
+
+/// Microseconds of processor time of one idle instance within a second, without what the platform itself takes.
+pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
+    let count = IDLE_INSTANCES.min(laboratory.instances);
+    let function = laboratory.deploy(cell, |_| {})?;
+    let empty = watch(laboratory.rounds).await?;
+    boot(&function, count).await?;
+    sleep(SETTLING).await;
+    let inhabited = watch(laboratory.rounds).await?;
+    let platform = empty.iter().sum::<f64>() / empty.len() as f64;
+    let samples = inhabited
+        .iter()
+        .map(|time| (time - platform) / f64::from(count))
+        .collect();
+    Ok(single(samples))
+}
+
+/// Processor time of some seconds, in microseconds.
+async fn watch(seconds: usize) -> Result<Vec<f64>> {
+    let mut samples = Vec::new();
+    for _ in 0..seconds {
+        let before = processor_time()?;
+        // Nothing happens that could be waited for: that is what is measured.
+        sleep(WATCHING).await;
+        samples.push((processor_time()?.saturating_sub(before)).as_secs_f64() * 1e6);
+    }
+    Ok(samples)
+}
+
+/// Memory that is no longer available on this host, in MiB, for a growing number of idle instances.
+pub(super) async fn memory(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
+    let function = laboratory.deploy(cell, |_| {})?;
+    let before = available()?;
+    let mut series = Vec::new();
+    let mut running = 0;
+    while running < laboratory.instances {
+        let more = MEMORY_STEP.min(laboratory.instances - running);
+        boot(&function, more).await?;
+        running += more;
+        series.push(Point {
+            x: running,
+            samples: vec![before - available()?],
+        });
+    }
+    Ok(series)
+}
+
+async fn boot(function: &crate::bench::Deployed<'_>, count: u32) -> Result<()> {
+    let booted = function.function()?.pool().pre_boot(count).await;
+    match booted.map_err(|error| anyhow!("{error}"))? {
+        booted if booted == count => Ok(()),
+        booted => Err(anyhow!("{booted} of {count} instances were started")),
+    }
+}
+
+/// Memory that programs can still have, in MiB, as the kernel estimates it.
+fn available() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes: f64 = line
+        .context("/proc/meminfo has no MemAvailable")?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?;
+    Ok(kibibytes / 1024.0)
+}

@@ -1,0 +1,158 @@
+//! The experiments, by the figures of the papers that they correspond to.
+
+mod idle;
+mod load;
+mod start;
+mod warm;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::cell::{Cell, Point};
+use super::{ALL_STRATEGIES, Laboratory};
+use crate::function::StartStrategy;
+
+/// An experiment. "Edge" is "Are Unikernels Ready for Serverless on the Edge?", "thesis" is "Exploring Unikernels for
+/// Serverless Computing".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Experiment {
+    /// From a request to its answer when there is no instance. Edge, figure 3.
+    ColdStart,
+    /// The mean of that, for so many requests at a time. Edge, figure 4; thesis, 5.2.
+    Burst,
+    /// Processor time of a cold start, of this process and its children. Edge, figure 5.
+    StartCost,
+    /// Processor time of an idle instance within a second. Edge, figure 6.
+    IdleCost,
+    /// Memory that is no longer available, for so many idle instances. Edge, figure 7; thesis, figure 5.1.
+    Memory,
+    /// From a request to its answer when an instance stands by. Thesis, 5.2; edge, figures 8 to 10 and 13 for the
+    /// functions that compute, allocate and read.
+    Warm,
+    /// What the platform adds to a warm call, against a call of the instance itself. Edge, section 3.
+    Overhead,
+    /// Requests a second of one instance, for so many clients. Edge, figure 11.
+    Requests,
+    /// Bytes a second of a file of 50 MiB, for four clients. Edge, figure 12.
+    Throughput,
+}
+
+impl Experiment {
+    /// All of them, the short ones first.
+    pub const ALL: [Self; 9] = [
+        Self::Overhead,
+        Self::ColdStart,
+        Self::Warm,
+        Self::StartCost,
+        Self::IdleCost,
+        Self::Memory,
+        Self::Burst,
+        Self::Requests,
+        Self::Throughput,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ColdStart => "cold-start",
+            Self::Burst => "burst",
+            Self::StartCost => "start-cost",
+            Self::IdleCost => "idle-cost",
+            Self::Memory => "memory",
+            Self::Warm => "warm",
+            Self::Overhead => "overhead",
+            Self::Requests => "requests",
+            Self::Throughput => "throughput",
+        }
+    }
+
+    /// The experiment of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|experiment| experiment.name() == name)
+    }
+
+    /// What it tells, for people.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::ColdStart => {
+                "From a request to its answer when there is no instance (edge paper, figure 3; Go no-op there)."
+            }
+            Self::Burst => {
+                "From a request to its answer for so many requests at a time, each with an instance of its own (edge \
+                 paper, figure 4; thesis, section 5.2)."
+            }
+            Self::StartCost => {
+                "Processor time of a cold start, a call and the end, of the platform with its guests and children (edge \
+                 paper, figure 5, which counts instructions; where a clock counts them, 1 ms is a million)."
+            }
+            Self::IdleCost => "Processor time of an idle instance within a second (edge paper, figure 6).",
+            Self::Memory => {
+                "Memory that is no longer available for so many idle instances (edge paper, figure 7; thesis, figure 5.1)."
+            }
+            Self::Warm => {
+                "From a request to its answer when an instance stands by (thesis, section 5.2; edge paper, figures 8 to \
+                 10 and 13)."
+            }
+            Self::Overhead => {
+                "What the platform adds to a warm call: a call through it less a call of the instance itself, in turn \
+                 (edge paper, section 3)."
+            }
+            Self::Requests => "Requests a second of one instance, for so many clients (edge paper, figure 11).",
+            Self::Throughput => "A file of 50 MiB, fetched by four clients of one instance (edge paper, figure 12).",
+        }
+    }
+
+    /// What its samples are in.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::ColdStart | Self::Burst | Self::StartCost | Self::Warm | Self::Overhead => "ms",
+            Self::IdleCost => "us/s",
+            Self::Memory => "MiB",
+            Self::Requests => "1/s",
+            Self::Throughput => "MiB/s",
+        }
+    }
+
+    /// Whether it means anything for this function: what costs to start, to idle and to call is asked of those that do
+    /// nothing.
+    pub(super) fn is_for(self, function: &str) -> bool {
+        let does_nothing = function.starts_with("noop") || function.starts_with("hello");
+        match self {
+            Self::Warm => !function.starts_with("file"),
+            Self::Throughput => function.starts_with("file"),
+            _ => does_nothing,
+        }
+    }
+
+    /// Ways of starting that it compares.
+    pub(super) fn strategies(self) -> &'static [StartStrategy] {
+        match self {
+            Self::ColdStart | Self::Burst | Self::StartCost | Self::Memory => ALL_STRATEGIES,
+            _ => &[StartStrategy::Cold],
+        }
+    }
+
+    pub(super) async fn run(self, laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
+        match self {
+            Self::ColdStart => start::cold(laboratory, cell).await,
+            Self::Burst => start::burst(laboratory, cell).await,
+            Self::StartCost => start::cost(laboratory, cell).await,
+            Self::IdleCost => idle::cost(laboratory, cell).await,
+            Self::Memory => idle::memory(laboratory, cell).await,
+            Self::Warm => warm::calls(laboratory, cell).await,
+            Self::Overhead => warm::overhead(laboratory, cell).await,
+            Self::Requests => load::requests(laboratory, cell).await,
+            Self::Throughput => load::throughput(laboratory, cell).await,
+        }
+    }
+}
+
+/// A series that varies nothing.
+fn single(samples: Vec<f64>) -> Vec<Point> {
+    vec![Point { x: 0, samples }]
+}
+
+fn milliseconds(time: std::time::Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

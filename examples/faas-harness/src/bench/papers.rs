@@ -1,0 +1,62 @@
+//! What the papers measured, to be drawn beside our own.
+
+use super::experiments::Experiment;
+
+/// A value of a paper.
+pub struct Published {
+    /// The experiment it corresponds to.
+    pub experiment: Experiment,
+    /// What it was measured with.
+    pub what: &'static str,
+    /// Of what is varied; 0 where nothing is.
+    pub x: u32,
+    /// In the experiment's unit.
+    pub value: f64,
+}
+
+const fn published(experiment: Experiment, what: &'static str, x: u32, value: f64) -> Published {
+    Published {
+        experiment,
+        what,
+        x,
+        value,
+    }
+}
+
+/// "Are Unikernels Ready for Serverless on the Edge?", sections 3 and 4: an Intel i5-1135G7 with 8 logical processors
+/// and 64 GiB. The no-op function in Go; medians of its data where they are known, means as printed otherwise.
+pub const EDGE: &[Published] = &[
+    published(Experiment::Overhead, "their harness, mean", 0, 0.9),
+    published(Experiment::ColdStart, "Nanos on Firecracker", 0, 110.0),
+    published(Experiment::ColdStart, "OSv on Firecracker", 0, 110.0),
+    published(Experiment::ColdStart, "Linux on Firecracker", 0, 392.0),
+    published(Experiment::ColdStart, "Docker with runc", 0, 362.0),
+    published(Experiment::ColdStart, "Docker with runsc", 0, 654.0),
+    published(Experiment::ColdStart, "bare runc", 0, 119.0),
+    published(Experiment::ColdStart, "bare runsc", 0, 291.0),
+    published(Experiment::Burst, "Nanos on Firecracker", 100, 700.0),
+    published(Experiment::Burst, "OSv on Firecracker", 100, 630.0),
+    published(Experiment::Burst, "Linux on Firecracker", 100, 4300.0),
+    published(Experiment::Burst, "Docker with runc", 100, 6500.0),
+    published(Experiment::Burst, "Docker with runsc", 100, 7500.0),
+    published(Experiment::Memory, "Nanos, per instance", 1, 24.0),
+    published(Experiment::Memory, "OSv, per instance", 1, 32.0),
+    published(Experiment::Memory, "Linux, per instance", 1, 60.0),
+    published(Experiment::Memory, "Docker with runc, per instance", 1, 3.9),
+    published(Experiment::Memory, "Docker with runsc, per instance", 1, 24.7),
+    published(Experiment::Warm, "Fibonacci: Linux", 0, 334.4),
+    published(Experiment::Warm, "Fibonacci: Nanos", 0, 332.9),
+    published(Experiment::Warm, "Fibonacci: OSv", 0, 336.3),
+    published(Experiment::Warm, "Fibonacci: runc", 0, 325.7),
+    published(Experiment::Warm, "Fibonacci: runsc", 0, 336.8),
+    published(Experiment::Warm, "allocate 50 MiB: Linux, OSv, runsc", 0, 40.0),
+    published(Experiment::Warm, "allocate 50 MiB: Nanos", 0, 56.0),
+    published(Experiment::Warm, "read 50 MiB: runc", 0, 87.0),
+    published(Experiment::Warm, "read 50 MiB: Linux", 0, 123.0),
+    published(Experiment::Warm, "read 50 MiB: OSv", 0, 181.0),
+    published(Experiment::Warm, "read 50 MiB: Nanos", 0, 199.0),
+    published(Experiment::Requests, "OSv, its best", 0, 44_793.0),
+    published(Experiment::Requests, "Linux, its best", 0, 24_621.0),
+    published(Experiment::Throughput, "Nanos", 0, 271.0),
+    published(Experiment::Throughput, "runsc, about", 0, 180.0),
+];

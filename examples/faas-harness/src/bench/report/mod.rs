@@ -1,0 +1,80 @@
+//! What was measured, for programs and for people: CSV, JSON, and one page with a plot for each experiment.
+
+mod page;
+mod plot;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::cell::Outcome;
+use super::results::Measurement;
+use super::statistics::Statistics;
+
+/// Writes `results.csv`, `results.json` and `report.html` into `folder`.
+pub fn write(folder: &Path, measurements: Vec<&Measurement>) -> io::Result<()> {
+    fs::write(folder.join("results.csv"), csv(&measurements))?;
+    fs::write(
+        folder.join("results.json"),
+        serde_json::to_string_pretty(&measurements)?,
+    )?;
+    fs::write(folder.join("report.html"), page::page(&measurements))
+}
+
+fn csv(measurements: &[&Measurement]) -> String {
+    let mut lines = String::from("experiment,function,start,x,unit,n,median,p95,mean,confidence,failed\n");
+    for Measurement { cell, outcome } in measurements {
+        let key = format!("{},{},{}", cell.experiment.name(), cell.function, cell.start.name());
+        match outcome {
+            Outcome::Measured { unit, series } => {
+                for point in series {
+                    let Statistics {
+                        n,
+                        median,
+                        p95,
+                        mean,
+                        confidence,
+                    } = Statistics::of(&point.samples);
+                    let x = point.x;
+                    lines += &format!("{key},{x},{unit},{n},{median},{p95},{mean},{confidence},\n");
+                }
+            }
+            Outcome::Failed { reason } => lines += &format!("{key},,,,,,,,\"{}\"\n", reason.replace('"', "\"\"")),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Experiment;
+    use crate::bench::cell::{Cell, Point};
+    use crate::function::StartStrategy;
+
+    #[test]
+    fn every_point_and_every_failure_has_its_line() {
+        let cell = Cell {
+            experiment: Experiment::Burst,
+            function: "noop".to_owned(),
+            start: StartStrategy::Cold,
+        };
+        let series = [10, 20].map(|x| Point {
+            x,
+            samples: vec![1.0, 3.0],
+        });
+        let measured = Measurement {
+            cell: cell.clone(),
+            outcome: Outcome::measured("ms", series.to_vec()),
+        };
+        let failed = Measurement {
+            cell,
+            outcome: Outcome::failed("said \"no\"".to_owned()),
+        };
+        let csv = csv(&[&measured, &failed]);
+        let lines: Vec<&str> = csv.lines().skip(1).collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].starts_with("burst,noop,cold,10,ms,2,2,3,2,"), "{}", lines[0]);
+        assert_eq!(lines[2], "burst,noop,cold,,,,,,,,\"said \"\"no\"\"\"");
+    }
+}

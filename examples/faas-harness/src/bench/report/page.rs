@@ -1,0 +1,149 @@
+//! The page.
+
+use std::fmt::Write;
+use std::fs;
+
+use super::plot::{self, Bar, Line, escape};
+use crate::bench::Experiment;
+use crate::bench::cell::Outcome;
+use crate::bench::papers;
+use crate::bench::results::Measurement;
+use crate::bench::statistics::Statistics;
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:52rem;color:#223}\
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2.5rem}svg{width:100%;font:12px system-ui,sans-serif}\
+.failed{color:#a22}dt{font-weight:600}dd{margin:0 0 .3rem 0}";
+
+/// The whole page; it needs nothing beside itself.
+pub(super) fn page(measurements: &[&Measurement]) -> String {
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>The papers' experiments</title>\
+         <style>{STYLE}</style>\n<h1>The papers' experiments on this host</h1>\n{}\
+         <p>Blue or coloured: measured here; medians, with the 95 % confidence interval of the mean as whiskers. Grey: \
+         the paper's own values, from another machine.</p>\n",
+        host()
+    );
+    for experiment in Experiment::ALL {
+        let of_it: Vec<&Measurement> = measurements
+            .iter()
+            .copied()
+            .filter(|measurement| measurement.cell.experiment == experiment)
+            .collect();
+        if !of_it.is_empty() {
+            section(&mut page, experiment, &of_it);
+        }
+    }
+    page + "</html>\n"
+}
+
+fn section(page: &mut String, experiment: Experiment, measurements: &[&Measurement]) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        page,
+        "<h2>{}</h2>\n<p>{}</p>\n",
+        experiment.name(),
+        experiment.meaning()
+    );
+    let varies = measurements.iter().any(|measurement| match &measurement.outcome {
+        Outcome::Measured { series, .. } => series.iter().any(|point| point.x != 0),
+        Outcome::Failed { .. } => false,
+    });
+    let plot = match varies {
+        true => plot::lines(&lines(experiment, measurements), experiment.unit()),
+        false => plot::bars(&bars(experiment, measurements), experiment.unit()),
+    };
+    page.push_str(&plot);
+    for Measurement { cell, outcome } in measurements {
+        if let Outcome::Failed { reason } = outcome {
+            let _ = writeln!(
+                page,
+                "<p class=\"failed\">{} failed: {}</p>",
+                escape(&cell.function),
+                escape(reason)
+            );
+        }
+    }
+}
+
+fn label(measurement: &Measurement) -> String {
+    format!("{} ({})", measurement.cell.function, measurement.cell.start.name())
+}
+
+fn bars(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for measurement in measurements {
+        if let Outcome::Measured { series, .. } = &measurement.outcome {
+            bars.extend(series.iter().map(|point| {
+                let statistics = Statistics::of(&point.samples);
+                Bar {
+                    label: label(measurement),
+                    value: statistics.median,
+                    spread: statistics.confidence,
+                    published: false,
+                }
+            }));
+        }
+    }
+    let published = papers::EDGE
+        .iter()
+        .filter(|published| published.experiment == experiment);
+    bars.extend(published.map(|published| Bar {
+        label: published.what.to_owned(),
+        value: published.value,
+        spread: 0.0,
+        published: true,
+    }));
+    bars
+}
+
+fn lines(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for measurement in measurements {
+        if let Outcome::Measured { series, .. } = &measurement.outcome {
+            let median = |samples: &[f64]| Statistics::of(samples).median;
+            lines.push(Line {
+                label: label(measurement),
+                points: series
+                    .iter()
+                    .map(|point| (f64::from(point.x), median(&point.samples)))
+                    .collect(),
+                published: false,
+            });
+        }
+    }
+    let published = papers::EDGE
+        .iter()
+        .filter(|published| published.experiment == experiment);
+    lines.extend(published.map(|published| Line {
+        label: format!("{}: {}", published.what, published.value),
+        points: vec![(f64::from(published.x), published.value)],
+        published: true,
+    }));
+    lines
+}
+
+/// The host in a few words.
+fn host() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let meminfo = read("/proc/meminfo");
+    let memory = meminfo
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("MemTotal:")
+        .trim();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!(
+        "<dl><dt>Processor</dt><dd>{}, {processors} available</dd><dt>Memory</dt><dd>{}</dd><dt>Kernel</dt><dd>{}</dd></dl>\n",
+        escape(model),
+        escape(memory),
+        escape(kernel.trim())
+    )
+}
