@@ -89,7 +89,10 @@ impl Runtime {
     /// # Errors
     /// Anything wrong with the snapshot, the options or the host. Nothing is left behind then.
     pub fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
-        self.kvm()?.restore(snapshot, options)
+        match sandbox_container::runtime_of_snapshot(snapshot)? {
+            Some(runtime) => self.container(&runtime)?.restore(snapshot, options),
+            None => self.kvm()?.restore(snapshot, options),
+        }
     }
 
     /// The KVM backend, opened on first use.

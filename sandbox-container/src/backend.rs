@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sandbox_core::readiness::Readiness;
+use sandbox_core::snapshot::Verify;
 use sandbox_core::spec::{ContainerGuest, GuestSpec, ProcessSpec};
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{
@@ -18,12 +19,13 @@ use crate::bundle::{self, Account, CPU_PERIOD, Plan};
 use crate::cgroup::{Cgroup, Limits, Mode};
 use crate::error::host as host_error;
 use crate::exit_log::ExitLog;
+use crate::files::{self, Saved};
 use crate::host::Host;
 use crate::image::{ImageSource, Rootfs};
 use crate::probe;
 use crate::refuse;
 use crate::runtime::{Command, Flags, Kind, OciRuntime};
-use crate::sandbox::{Console, ContainerSandbox, Launch, Life, Parts};
+use crate::sandbox::{Console, ContainerSandbox, Launch, Life, Parts, UNIQUENESS, with_last_words};
 use crate::state::Record;
 use crate::streams::Prepared;
 use crate::sweep;
@@ -33,6 +35,7 @@ pub struct ContainerBackend {
     host: Arc<Host>,
     runtime: OciRuntime,
     probed: OnceLock<Probe>,
+    saving: OnceLock<std::result::Result<(), String>>,
 }
 
 impl ContainerBackend {
@@ -46,7 +49,13 @@ impl ContainerBackend {
             host: Arc::clone(host),
             runtime,
             probed: OnceLock::new(),
+            saving: OnceLock::new(),
         })
+    }
+
+    /// Whether containers can be saved, and why not.
+    fn saving(&self) -> &std::result::Result<(), String> {
+        self.saving.get_or_init(|| probe::saving(&self.host, &self.runtime))
     }
 
     /// What its containers can do here.
@@ -69,11 +78,24 @@ impl ContainerBackend {
             }
             Kind::Runc | Kind::Crun => {}
         }
+        match self.saving() {
+            Ok(()) if self.runtime.kind == Kind::Runc => {
+                capabilities.extend([Capability::Snapshot, Capability::SnapshotResume]);
+            }
+            Ok(()) => drop(capabilities.insert(Capability::Snapshot)),
+            Err(_) => {}
+        }
         capabilities
     }
 
-    fn make(&self, spec: &SandboxSpec, guest: &ContainerGuest) -> Result<ContainerSandbox> {
-        let recorder = Arc::new(Recorder::start(None));
+    /// Makes a container, or makes it go on from what its runtime saved at `image`.
+    fn make(
+        &self,
+        spec: &SandboxSpec,
+        guest: &ContainerGuest,
+        recorder: Arc<Recorder>,
+        image: Option<&Path>,
+    ) -> Result<ContainerSandbox> {
         spec.validate()?;
         let capabilities = self.capabilities();
         refuse::check(spec, &capabilities)?;
@@ -83,21 +105,26 @@ impl ContainerBackend {
             .id
             .clone()
             .unwrap_or_else(|| self.host.next_name(self.runtime.kind.name()));
-        let making = Making::begin(self, &id)?;
-        let (parts, process) = making.parts(self, spec, guest, &id)?;
+        let (parts, process) = Making::begin(self, &id)?.parts(self, spec, guest, &id)?;
         recorder.record(Phase::SpecChecked);
         let console = Arc::new(ConsoleLog::new(
             usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX),
         ));
         let deadline = spec.limits.deadline_ms.map(Duration::from_millis);
         let life = Life::new(parts, Arc::clone(&recorder), console, deadline);
-        if let Err(error) = create(&life, &process) {
+        let begun = match image {
+            None => launch(&life, &process, None).inspect(|()| recorder.record(Phase::VmCreated)),
+            Some(image) => launch(&life, &process, Some(image)).and_then(|()| {
+                recorder.record(Phase::StateRestored);
+                life.entered()
+            }),
+        };
+        if let Err(error) = begun {
             life.parts.give_back();
             return Err(error);
         }
-        recorder.record(Phase::VmCreated);
         recorder.record(Phase::Created);
-        Ok(ContainerSandbox::new(id, life, readiness, capabilities))
+        Ok(ContainerSandbox::new(spec.clone(), id, life, readiness, capabilities))
     }
 
     /// What is known to fail with a riddle.
@@ -109,8 +136,8 @@ impl ContainerBackend {
     }
 }
 
-/// Runs the runtime's `create`.
-fn create(life: &Arc<Life>, process: &ProcessSpec) -> Result<()> {
+/// Runs the runtime's `create`, or its `restore` of what it saved at `image`.
+fn launch(life: &Arc<Life>, process: &ProcessSpec, image: Option<&Path>) -> Result<()> {
     let parts = &life.parts;
     let null = &parts.host.null;
     let streams = match process.terminal {
@@ -123,17 +150,37 @@ fn create(life: &Arc<Life>, process: &ProcessSpec) -> Result<()> {
         exit_log: exit_log_of(&parts.folder, parts.runtime.kind),
         ..parts.flags.clone()
     };
-    let (pid, adoption) = parts.launch(Launch {
+    let work = parts.folder.join("restore");
+    let (bundle, terminal) = (&*parts.folder, streams.socket());
+    let (command, verb) = match image {
+        None => {
+            let create = Command::Create {
+                bundle,
+                pid_file: &pid_file,
+                terminal,
+            };
+            (create, "create")
+        }
+        Some(image) => {
+            fs::create_dir_all(&work).map_err(host_error("cannot make a folder for the runtime's log"))?;
+            let restore = Command::Restore {
+                image,
+                work: &work,
+                bundle,
+                pid_file: &pid_file,
+                terminal,
+            };
+            (restore, "restore")
+        }
+    };
+    let launched = parts.launch(Launch {
         flags: &flags,
-        command: Command::Create {
-            bundle: &parts.folder,
-            pid_file: &pid_file,
-            terminal: streams.socket(),
-        },
-        verb: "create",
+        command,
+        verb,
         streams: &streams,
         pid_file: &pid_file,
-    })?;
+    });
+    let (pid, adoption) = launched.map_err(|error| with_last_words(error, &work.join("restore.log")))?;
     let (input, output) = streams
         .finish(life.console())
         .map_err(host_error("the runtime gave the container no streams"))?;
@@ -153,21 +200,68 @@ impl Backend for ContainerBackend {
     }
 
     fn probe(&self) -> Probe {
-        let probe = || probe::probe(&self.host, &self.runtime, self.capabilities());
+        let probe = || {
+            let mut probe = probe::probe(&self.host, &self.runtime, self.capabilities());
+            probe.reasons.extend(self.saving().clone().err());
+            probe
+        };
         self.probed.get_or_init(probe).clone()
     }
 
     fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
-        match &spec.guest {
-            GuestSpec::Container(guest) => Ok(Box::new(self.make(spec, guest)?)),
-            _ => Err(Error::unsupported("guest", "an OCI runtime runs containers alone")),
-        }
+        let recorder = Arc::new(Recorder::start(None));
+        Ok(Box::new(self.make(spec, container_of(spec)?, recorder, None)?))
     }
 
-    fn restore(&self, _snapshot: &Path, _options: &RestoreOptions) -> Result<Restored> {
-        let context = "containers cannot be restored yet";
-        Err(Error::new(ErrorKind::Unsupported, context))
+    /// A runtime lets a restored container run at once: the options must say start.
+    fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
+        let recorder = Arc::new(Recorder::start(None));
+        refuse::check_restore(options)?;
+        let Saved {
+            manifest,
+            mut spec,
+            image,
+        } = Saved::open(snapshot, options.verify)?;
+        if manifest.backend != self.name() {
+            let context = format!("the snapshot is one of {}", manifest.backend);
+            return Err(Error::new(ErrorKind::Incompatible, context));
+        }
+        if !self.capabilities().contains(&Capability::Snapshot) {
+            let context = "this runtime cannot restore containers here; its probe says why";
+            return Err(Error::new(ErrorKind::Unsupported, context));
+        }
+        recorder.record(Phase::SnapshotChecked);
+        // The original may live, and there may be many that go on from it.
+        spec.id = None;
+        if let Some(limits) = &options.overrides.limits {
+            spec.limits = limits.clone();
+        }
+        let sandbox = self.make(&spec, container_of(&spec)?, recorder, Some(&image))?;
+        Ok(Restored {
+            sandbox: Box::new(sandbox),
+            uniqueness: UNIQUENESS,
+        })
     }
+}
+
+fn container_of(spec: &SandboxSpec) -> Result<&ContainerGuest> {
+    match &spec.guest {
+        GuestSpec::Container(guest) => Ok(guest),
+        _ => Err(Error::unsupported("guest", "an OCI runtime runs containers alone")),
+    }
+}
+
+/// The runtime that a snapshot's spec names, if the snapshot is one of a container.
+///
+/// # Errors
+/// No snapshot, or a damaged one.
+pub fn runtime_of_snapshot(folder: &Path) -> Result<Option<String>> {
+    let manifest = files::manifest(folder)?;
+    if !Kind::ALL.iter().any(|kind| kind.name() == manifest.backend) {
+        return Ok(None);
+    }
+    let saved = Saved::open(folder, Verify::Size)?;
+    container_of(&saved.spec).map(|guest| Some(guest.runtime.clone()))
 }
 
 /// A container's folder while it is being filled: removed, with what its record names, unless all goes well.

@@ -14,6 +14,7 @@ mod bundle;
 mod cgroup;
 mod error;
 mod exit_log;
+mod files;
 mod host;
 pub mod image;
 mod probe;
@@ -27,6 +28,6 @@ mod streams;
 pub mod sweep;
 mod timer;
 
-pub use backend::ContainerBackend;
+pub use backend::{ContainerBackend, runtime_of_snapshot};
 pub use host::{ContainerOptions, Host as ContainerHost};
 pub use reaper::run_if_reaper;

@@ -73,6 +73,35 @@ pub fn obstacle(host: &Host, kind: Kind) -> Option<String> {
     None
 }
 
+/// Whether the runtime can save containers, and why not.
+pub fn saving(host: &Host, runtime: &OciRuntime) -> std::result::Result<(), String> {
+    match runtime.kind {
+        Kind::Runsc => Ok(()),
+        Kind::Crun => match features(host, runtime) {
+            Some(features) if features.contains("+criu") => criu_works(host),
+            _ => Err("containers cannot be saved: this crun was built without CRIU".to_owned()),
+        },
+        Kind::Runc if host.is_rootless => Err("containers cannot be saved without root's rights".to_owned()),
+        Kind::Runc => criu_works(host),
+    }
+}
+
+fn criu_works(host: &Host) -> std::result::Result<(), String> {
+    let Some(criu) = runtime::on_path("criu") else {
+        return Err("containers cannot be saved: there is no criu on PATH".to_owned());
+    };
+    match ask(host, vec![criu, "check".into()], TRYING) {
+        Ok((Status::Code(0), _)) => Ok(()),
+        Ok((_, output)) => {
+            let first = output.lines().find(|line| line.contains("Error")).unwrap_or_default();
+            Err(format!(
+                "containers cannot be saved: criu does not work on this host: {first}"
+            ))
+        }
+        Err(error) => Err(format!("containers cannot be saved: {}", error.report())),
+    }
+}
+
 /// Everything that there is to say.
 pub fn probe(host: &Host, runtime: &OciRuntime, capabilities: BTreeSet<Capability>) -> Probe {
     let mut probe = Probe {

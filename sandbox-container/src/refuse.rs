@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use sandbox_core::snapshot::MemoryRestore;
 use sandbox_core::spec::{HugePages, ReadyCheck};
-use sandbox_core::{Capability, Error, Result, SandboxSpec};
+use sandbox_core::{Capability, Error, RestoreOptions, Result, SandboxSpec};
 
 /// Checks `spec` against what the runtime can do here.
 ///
@@ -60,6 +61,36 @@ pub fn check(spec: &SandboxSpec, capabilities: &BTreeSet<Capability>) -> Result<
         ),
     ];
     match fields.into_iter().find(|(asked, _, _)| *asked) {
+        Some((_, field, reason)) => Err(Error::unsupported(field, reason)),
+        None => Ok(()),
+    }
+}
+
+/// Checks what a restore is asked for.
+///
+/// # Errors
+/// The first option that cannot be had.
+pub fn check_restore(options: &RestoreOptions) -> Result<()> {
+    let overrides = &options.overrides;
+    let cases = [
+        (
+            !options.start,
+            "start",
+            "runtimes let a restored container run at once (restore_paused is absent); ask for start",
+        ),
+        (
+            options.memory == MemoryRestore::Uffd,
+            "memory",
+            "runtimes read a container's memory themselves",
+        ),
+        (!overrides.disks.is_empty(), "overrides.disks", "containers have none"),
+        (
+            overrides.vsock_path.is_some(),
+            "overrides.vsock_path",
+            "containers have none",
+        ),
+    ];
+    match cases.into_iter().find(|(asked, _, _)| *asked) {
         Some((_, field, reason)) => Err(Error::unsupported(field, reason)),
         None => Ok(()),
     }

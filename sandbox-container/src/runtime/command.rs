@@ -23,7 +23,6 @@ pub struct Flags {
 
 /// A command about one container.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "snapshots and the runtime's own counters come next")]
 pub enum Command<'a> {
     /// Makes the container; its process waits for start.
     Create {
@@ -53,8 +52,6 @@ pub enum Command<'a> {
         /// Unix socket to send the terminal to.
         terminal: Option<&'a Path>,
     },
-    /// Its counters, as one JSON document.
-    Events,
     /// Saves it to a folder.
     Checkpoint {
         /// The folder.
@@ -131,13 +128,6 @@ impl OciRuntime {
                 }
                 words.maybe("--console-socket", terminal).add(id);
             }
-            Command::Events => {
-                let once = match self.kind {
-                    Kind::Runsc => "-stats",
-                    Kind::Runc | Kind::Crun => "--stats",
-                };
-                words.add("events").add(once).add(id);
-            }
             Command::Checkpoint {
                 image,
                 work,
@@ -145,6 +135,7 @@ impl OciRuntime {
             } => {
                 words.add("checkpoint").pair("--image-path", image);
                 words.pair("--work-path", work);
+                self.add_criu_flags(&mut words);
                 if leave_running {
                     words.add("--leave-running");
                 }
@@ -159,11 +150,19 @@ impl OciRuntime {
             } => {
                 words.add("restore").add("--detach").pair("--image-path", image);
                 words.pair("--work-path", work).pair("--bundle", bundle);
+                self.add_criu_flags(&mut words);
                 words.pair("--pid-file", pid_file).maybe("--console-socket", terminal);
                 words.add(id);
             }
         }
         words.0
+    }
+
+    /// The network namespace is made anew, and what is in it is not CRIU's to save.
+    fn add_criu_flags(&self, words: &mut Words) {
+        if self.kind == Kind::Runc {
+            words.add("--empty-ns").add("network").add("--file-locks");
+        }
     }
 
     fn add_flags(&self, words: &mut Words, flags: &Flags) {

@@ -13,6 +13,8 @@ pub enum Cause {
     Killed,
     /// It was killed because its time was over.
     Deadline,
+    /// Its runtime ended it when it was saved.
+    Saved,
 }
 
 /// What happened to its processes.
@@ -34,6 +36,7 @@ pub fn exit(facts: &Facts) -> Exit {
         (Status::Signal(libc::SIGKILL) | Status::Code(KILLED_BY_SHELL), _) if facts.was_out_of_memory => {
             Exit::OutOfMemory
         }
+        (_, Some(Cause::Saved)) => Exit::Killed,
         (Status::Code(code), _) => Exit::Code(code),
         (Status::Signal(libc::SIGKILL), Some(Cause::Deadline)) => Exit::Deadline,
         (Status::Signal(libc::SIGKILL), Some(_)) => Exit::Killed,
@@ -59,6 +62,7 @@ mod tests {
             (Status::Signal(9), None, true, Exit::OutOfMemory),
             (Status::Signal(9), Some(Cause::Killed), false, Exit::Killed),
             (Status::Signal(9), Some(Cause::Deadline), false, Exit::Deadline),
+            (Status::Code(0), Some(Cause::Saved), false, Exit::Killed),
             (Status::Signal(15), Some(Cause::Asked(15)), false, Exit::Killed),
             (Status::Signal(11), Some(Cause::Asked(15)), false, Exit::Signal(11)),
         ];

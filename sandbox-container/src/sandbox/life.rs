@@ -121,7 +121,6 @@ impl Life {
     }
 
     /// The container goes on where its snapshot was taken: it runs already.
-    #[allow(dead_code, reason = "snapshots come next")]
     pub fn entered(self: &Arc<Self>) -> Result<()> {
         self.recorder.record(Phase::FirstEntry);
         self.lifecycle().apply(Verb::Start)?;
@@ -232,6 +231,19 @@ impl Life {
         }
         if let Some(cgroup) = &self.parts.cgroup {
             cgroup.thaw();
+        }
+    }
+
+    /// The runtime is about to end it, for this reason.
+    pub(super) fn will_end(&self, why: Cause) {
+        self.cause().get_or_insert(why);
+    }
+
+    /// The runtime has not ended it after all.
+    pub(super) fn goes_on(&self) {
+        let mut cause = self.cause();
+        if *cause == Some(Cause::Saved) {
+            *cause = None;
         }
     }
 

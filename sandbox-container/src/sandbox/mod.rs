@@ -4,6 +4,7 @@ mod ending;
 mod exec;
 mod life;
 mod parts;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,18 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::readiness::{Readiness, Signs};
+use sandbox_core::spec::GuestSpec;
 use sandbox_core::stats::{CpuStats, MemoryStats};
 use sandbox_core::{
-    Capability, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, Manifest, Result, Sandbox, SnapshotOptions,
-    State, Stats, Teardown, Timeline,
+    Capability, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, Manifest, Result, Sandbox, SandboxSpec,
+    SnapshotOptions, State, Stats, Teardown, Timeline,
 };
 
 pub use life::{Console, Life};
 pub use parts::{Launch, Parts};
+pub use snapshot::{UNIQUENESS, with_last_words};
 
 /// A container.
 pub struct ContainerSandbox {
     id: String,
+    spec: SandboxSpec,
     life: Arc<Life>,
     readiness: Readiness,
     capabilities: BTreeSet<Capability>,
@@ -30,11 +34,22 @@ pub struct ContainerSandbox {
 
 impl ContainerSandbox {
     /// Puts the parts together.
-    pub fn new(id: String, life: Arc<Life>, readiness: Readiness, mut capabilities: BTreeSet<Capability>) -> Self {
+    pub fn new(
+        spec: SandboxSpec,
+        id: String,
+        life: Arc<Life>,
+        readiness: Readiness,
+        mut capabilities: BTreeSet<Capability>,
+    ) -> Self {
         if !life.takes_input() {
             capabilities.remove(&Capability::ConsoleInput);
         }
+        if writes_to_its_root(&spec) {
+            capabilities.remove(&Capability::Snapshot);
+            capabilities.remove(&Capability::SnapshotResume);
+        }
         Self {
+            spec,
             id,
             life,
             readiness,
@@ -52,6 +67,11 @@ impl ContainerSandbox {
             }
         }
     }
+}
+
+/// Whether what the container has written is not all in its memory.
+fn writes_to_its_root(spec: &SandboxSpec) -> bool {
+    matches!(&spec.guest, GuestSpec::Container(guest) if guest.writable_root)
 }
 
 const ALIVE: [State; 2] = [State::Running, State::Paused];
@@ -95,10 +115,14 @@ impl Sandbox for ContainerSandbox {
         self.life.resume()
     }
 
-    fn snapshot(&self, _directory: &Path, _options: &SnapshotOptions) -> Result<Manifest> {
+    fn snapshot(&self, directory: &Path, options: &SnapshotOptions) -> Result<Manifest> {
         self.in_state(&ALIVE, "snapshot")?;
-        let context = "containers cannot be snapshotted yet";
-        Err(Error::new(ErrorKind::Unsupported, context))
+        if !self.capabilities.contains(&Capability::Snapshot) && !writes_to_its_root(&self.spec) {
+            let context = "this runtime cannot save containers here; its probe says why";
+            return Err(Error::new(ErrorKind::Unsupported, context));
+        }
+        let can_go_on = self.capabilities.contains(&Capability::SnapshotResume);
+        snapshot::take(&self.life, &self.spec, can_go_on, directory, options)
     }
 
     fn stats(&self) -> Result<Stats> {
