@@ -34,9 +34,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use sandbox_container::{ContainerBackend, ContainerOptions, sweep};
 pub use sandbox_core::{
     Backend, Capability, ConsoleChunk, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, FaultReport, Fork,
-    Lifecycle, Manifest, Phase, Probe, Registers, Renewed, RestoreOptions, Restored, Result, Sandbox, SandboxSpec,
-    SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, console, error, exit, lifecycle, limits,
-    snapshot, spec, stats, timeline,
+    Lifecycle, Manifest, NetworkState, Phase, Probe, Registers, Renewed, RestoreOptions, Restored, Result, Sandbox,
+    SandboxSpec, SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, console, error, exit, lifecycle,
+    limits, network, snapshot, spec, stats, timeline,
 };
 pub use sandbox_vmm::{Identification, KvmBackend, KvmOptions, WorkerOptions};
 

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::exit::Exit;
 use crate::jail::Weakness;
 use crate::lifecycle::State;
+use crate::network::NetworkState;
 use crate::snapshot::{Manifest, RestoreOptions, SnapshotOptions, Uniqueness};
 use crate::spec::SandboxSpec;
 use crate::stats::Stats;
@@ -202,6 +203,12 @@ pub trait Sandbox: Send + Sync {
     /// Gives everything back: from any state to `TornDown`. Kills the guest if it runs. Returns soon; what the kernel
     /// takes its time with goes on behind, and can be awaited. A second call returns the same.
     fn teardown(&self) -> Teardown;
+
+    /// The networks that the SDK made for it, with addresses and ports that the spec left open. Any state; what is told
+    /// here is given back by teardown.
+    fn networks(&self) -> Vec<NetworkState> {
+        Vec::new()
+    }
 
     /// When which phase was reached. Any state.
     fn timeline(&self) -> Timeline;

@@ -27,6 +27,11 @@ const VETH_INFO_PEER: u16 = 1;
 const NLA_F_NESTED: u16 = 1 << 15;
 /// Length of `struct ifinfomsg` in bytes.
 const INTERFACE_HEADER: usize = 16;
+/// `AF_UNSPEC`: the request is about the link itself.
+const ANY_FAMILY: u8 = 0;
+
+/// The name of a bridge that joins interfaces in a sandbox's own namespace.
+pub(crate) const LOCAL_BRIDGE: &str = "bridge";
 
 /// The two ends of a pair of interfaces, what one sends the other one receives.
 #[derive(Debug)]
@@ -92,21 +97,25 @@ impl LinkControl {
     pub(crate) fn join(&mut self, port: &str, bridge: u32) -> Result<(), NetError> {
         let index = self.index(port)?;
         let mut batch = self.batch();
-        let mut header = [0; INTERFACE_HEADER];
-        header[4..8].copy_from_slice(&index.to_ne_bytes());
-        batch.request(libc::RTM_SETLINK, 0, &header);
+        push_about(&mut batch, libc::RTM_SETLINK, ANY_FAMILY, index);
         batch.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
         self.make(batch, port, "make it a port of the bridge")
+    }
+
+    /// Gives an interface another hardware address.
+    pub(crate) fn set_mac(&mut self, name: &str, mac: MacAddress) -> Result<(), NetError> {
+        let index = self.index(name)?;
+        let mut batch = self.batch();
+        push_about(&mut batch, libc::RTM_SETLINK, ANY_FAMILY, index);
+        batch.attribute(libc::IFLA_ADDRESS, &mac.octets());
+        self.make(batch, name, "set its hardware address")
     }
 
     /// Keeps a port of a bridge from exchanging frames with other ports that are kept so.
     pub(crate) fn isolate(&mut self, port: &str) -> Result<(), NetError> {
         let index = self.index(port)?;
         let mut batch = self.batch();
-        let mut header = [0; INTERFACE_HEADER];
-        header[0] = libc::AF_BRIDGE as u8;
-        header[4..8].copy_from_slice(&index.to_ne_bytes());
-        batch.request(libc::RTM_SETLINK, 0, &header);
+        push_about(&mut batch, libc::RTM_SETLINK, libc::AF_BRIDGE as u8, index);
         batch.attribute(IFLA_PROTINFO | NLA_F_NESTED, &attribute(IFLA_BRPORT_ISOLATED, &[1]));
         self.make(batch, port, "isolate it from the bridge's other ports")
     }
@@ -122,9 +131,7 @@ impl LinkControl {
             Err(error) => return Err(error),
         };
         let mut batch = self.batch();
-        let mut header = [0; INTERFACE_HEADER];
-        header[4..8].copy_from_slice(&index.to_ne_bytes());
-        batch.request(libc::RTM_DELLINK, 0, &header);
+        push_about(&mut batch, libc::RTM_DELLINK, ANY_FAMILY, index);
         match self.make(batch, name, "remove it") {
             Err(NetError::NotFound { .. }) => Ok(()),
             result => result,
@@ -173,6 +180,14 @@ impl LinkControl {
             _ => NetError::from_os(name, action, source),
         })
     }
+}
+
+/// A request about the link `index`, with its `struct ifinfomsg`.
+fn push_about(batch: &mut Batch, kind: u16, family: u8, index: u32) {
+    let mut header = [0; INTERFACE_HEADER];
+    header[0] = family;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    batch.request(kind, 0, &header);
 }
 
 /// A request to make an interface, with its `struct ifinfomsg`.

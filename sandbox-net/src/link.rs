@@ -139,17 +139,31 @@ impl LinkControl {
             .address
             .filter(|_| !refusals.iter().any(|r| Some(r.request) == plan.address));
         if let Some(address) = added_address {
-            self.remove_address(index, address);
+            // Its error is the one to report, and an interface that is gone by now needs no undoing.
+            let _ = self.remove_address_of(index, address);
         }
         Err(plan.error(name, settings, failure))
     }
 
-    /// Undoes part of a configuration that failed; its error is the one to
-    /// report, and an interface that is gone by now needs no undoing.
-    fn remove_address(&mut self, index: u32, address: Ipv4Cidr) {
-        let mut batch = Batch::new(self.next_sequence);
+    /// Takes an address from the interface `name`.
+    pub(crate) fn remove_address(&mut self, name: &str, address: Ipv4Cidr) -> Result<(), NetError> {
+        let index = self.index(name)?;
+        let refusals = self
+            .remove_address_of(index, address)
+            .map_err(|source| NetError::from_os(name, "remove an address", source))?;
+        match refusals.first() {
+            None => Ok(()),
+            Some(refusal) => {
+                let source = io::Error::from_raw_os_error(refusal.errno);
+                Err(NetError::from_os(name, "remove an address", source))
+            }
+        }
+    }
+
+    fn remove_address_of(&mut self, index: u32, address: Ipv4Cidr) -> io::Result<Vec<Refusal>> {
+        let mut batch = self.batch();
         push_address(&mut batch, libc::RTM_DELADDR, 0, index, address);
-        let _ = self.exchange(batch);
+        self.exchange(batch)
     }
 
     /// An empty batch for [`LinkControl::exchange`].

@@ -25,11 +25,8 @@ impl Networks {
     /// # Errors
     /// - [`NetError::State`] without `CAP_SYS_ADMIN`, or with `EEXIST` if a living sandbox has one by this name.
     pub fn new_namespace(&self, id: &str) -> Result<OwnNamespace, NetError> {
-        let folder = self.folder(FOLDER)?;
-        let path = folder.join(id);
-        if id.is_empty() || id.starts_with('.') || id.contains(['/', '\0']) {
-            return Err(NetError::state(path, "use the name", rustix::io::Errno::INVAL));
-        }
+        records::check_name(id)?;
+        let path = self.folder(FOLDER)?.join(id);
         let Some(lock) = Lock::try_take(&self.folder(LOCKS)?.join(id))? else {
             return Err(NetError::state(
                 path,

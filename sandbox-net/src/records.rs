@@ -15,6 +15,9 @@ use serde::de::DeserializeOwned;
 
 use crate::NetError;
 
+/// Longest name of a sandbox in bytes, such that file names have room for something behind it.
+const MAX_NAME: usize = 200;
+
 /// A file that is held locked.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -85,6 +88,15 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetErr
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(NetError::state(path, "read it", error)),
+    }
+}
+
+/// Refuses a name that cannot be a file's in the folder of records.
+pub(crate) fn check_name(name: &str) -> Result<(), NetError> {
+    let is_plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+    match is_plain && name.len() <= MAX_NAME {
+        true => Ok(()),
+        false => Err(NetError::state(name, "use the name for a sandbox", Errno::INVAL)),
     }
 }
 

@@ -6,14 +6,16 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sandbox_net::{CniRequest, DEFAULT_PLUGIN_FOLDERS, LinkControl, NetError, Networks, Protocol, PublishedPort};
 use serde_json::{Value, json};
-use support::{Records, in_namespace, skip};
+use support::{
+    ETHER_TYPE_ARP, ETHER_TYPE_IPV4, Records, arp_reply, in_namespace, receive_frame, send_frame, skip, udp_echo,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -172,6 +174,33 @@ fn what_a_killed_process_had_attached_is_swept() {
 
         assert_eq!(records.networks().sweep().unwrap(), ["sandbox"]);
 
+        assert_eq!(leased(&records), Vec::<String>::new());
+        assert!(!records.has_mounts());
+    });
+}
+
+#[test]
+fn a_machine_is_attached_by_the_same_plugins_through_a_tap() {
+    with_plugins("a_machine_is_attached_by_the_same_plugins_through_a_tap", || {
+        let records = Records::new();
+        let networks = records.networks();
+        let request = request(configuration(&records, &[]), Path::new(""));
+        let (attached, tap) = networks.attach_cni_tap(&request).unwrap();
+        let (guest, _) = attached.attachment().ipv4().unwrap();
+
+        let socket = UdpSocket::bind("10.85.0.1:0").unwrap();
+        socket.send_to(b"are you there", (guest, 7)).unwrap();
+        let question = receive_frame(&tap, ETHER_TYPE_ARP);
+        assert_eq!(question.bytes[38..42], guest.octets());
+        send_frame(&tap, &arp_reply(&question.bytes, attached.mac()));
+        let question = receive_frame(&tap, ETHER_TYPE_IPV4);
+        assert_eq!(question.bytes[0..6], attached.mac().octets());
+        send_frame(&tap, &udp_echo(&question.bytes));
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (_, from) = socket.recv_from(&mut [0; 32]).unwrap();
+        assert_eq!(from, SocketAddr::from((guest, 7)));
+
+        attached.teardown().unwrap();
         assert_eq!(leased(&records), Vec::<String>::new());
         assert!(!records.has_mounts());
     });

@@ -12,6 +12,7 @@ use crate::dialect::Identification;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
 use crate::machine::probe;
+use crate::networks;
 use crate::sandbox::confinement::Unconfined;
 use crate::sandbox::life::Life;
 use crate::sandbox::shared::Shared;
@@ -141,6 +142,17 @@ impl Backend for KvmBackend {
     }
 
     fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
+        networks::create(spec, |spec| self.create_machine(spec))
+    }
+
+    fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
+        restore(&self.shared, snapshot, options)
+    }
+}
+
+impl KvmBackend {
+    /// A micro-VM before networks that are there.
+    fn create_machine(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>> {
         let shared = &self.shared;
         let recorder = shared.recorder();
         let prepared = assemble::open(&shared.host, &shared.library, spec)?;
@@ -167,10 +179,6 @@ impl Backend for KvmBackend {
         let life = Life::new(outlets, parts.assembly, shared.kick_signal, Arc::new(Unconfined));
         let sandbox = KvmSandbox::new(Arc::clone(shared), name, life, readiness, parts.counters);
         Ok(Box::new(sandbox))
-    }
-
-    fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
-        restore(&self.shared, snapshot, options)
     }
 }
 

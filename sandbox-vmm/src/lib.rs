@@ -10,6 +10,7 @@ mod error;
 mod event_loop;
 pub mod machine;
 pub mod memory;
+mod networks;
 mod random;
 pub mod rate_limit;
 pub mod renewal;

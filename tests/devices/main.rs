@@ -5,6 +5,7 @@
 mod support;
 
 mod disk;
+mod managed;
 mod network;
 mod network_ready;
 mod rate_limit;

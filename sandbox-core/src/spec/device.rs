@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::{BridgeSpec, CniSpec};
 use crate::limits::RateLimit;
 
 /// A disk: a raw image file or a block device of the host.
@@ -35,16 +36,28 @@ pub struct DiskSpec {
 pub struct NetworkSpec {
     /// Name, unique among the networks.
     pub id: String,
-    /// The host's end.
+    /// The host's end of a micro-VM's card, where neither `bridge` nor `cni` is given.
     #[serde(default)]
     pub tap: TapSpec,
-    /// MAC address, `xx:xx:xx:xx:xx:xx`; one is made up if left out.
+    /// A network namespace that exists, by path, such as `/run/netns/NAME`: a container is put into it as it is; a
+    /// micro-VM's tap is the one of it, or is made in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
+    /// A bridge that the SDK manages: addresses, NAT, published ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<BridgeSpec>,
+    /// CNI plugins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<CniSpec>,
+    /// MAC address, `xx:xx:xx:xx:xx:xx`; one is made up if left out, on a managed bridge from the address: `02:53`, then
+    /// the four bytes of the IPv4 address, so that a guest that cannot be told its address can read it off its card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// Largest frame payload in bytes; the tap's own if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
-    /// The guest's address, `a.b.c.d/prefix`, told to guests whose family can be told.
+    /// The guest's address, `a.b.c.d/prefix`, told to guests whose family can be told. On a managed bridge the address
+    /// to lease, with the prefix of the bridge's network; one that is free if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_address: Option<String>,
     /// The guest's gateway, told likewise.

@@ -6,6 +6,7 @@
 
 mod device;
 mod guest;
+mod network;
 mod ready;
 mod validate;
 
@@ -15,6 +16,7 @@ pub use device::{BalloonSpec, DiskSpec, NetworkSpec, TapSpec, VsockSpec};
 pub use guest::{
     BootProtocol, ContainerGuest, GuestSpec, LinuxGuest, MountSpec, ProcessSpec, UnikernelFamily, UnikernelGuest,
 };
+pub use network::{BridgeSpec, CniSpec, PortProtocol, PortSpec};
 pub use ready::ReadyCheck;
 
 use crate::error::{Error, ErrorKind, Result};

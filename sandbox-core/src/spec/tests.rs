@@ -212,3 +212,70 @@ proptest! {
         }
     }
 }
+
+fn with_network(network: &str) -> Result<SandboxSpec> {
+    let document = format!(r#"{{"guest": {{"linux": {{"kernel": "k"}}}}, "networks": [{network}]}}"#);
+    SandboxSpec::from_json(document.as_bytes())
+}
+
+#[test]
+fn a_managed_bridge_needs_nothing_but_its_mention() {
+    let spec = with_network(r#"{"id": "n", "bridge": {}}"#).unwrap();
+    assert_eq!(spec.networks[0].bridge, Some(BridgeSpec::default()));
+    let ports = r#"{"id": "n", "bridge": {"ports": [{"host": 8080, "guest": 80}]}}"#;
+    let spec = with_network(ports).unwrap();
+    let port = spec.networks[0].bridge.as_ref().unwrap().ports[0];
+    assert_eq!((port.host, port.guest, port.protocol), (8080, 80, PortProtocol::Tcp));
+    assert_eq!(SandboxSpec::from_json(spec.to_json().as_bytes()).unwrap(), spec);
+}
+
+#[test]
+fn networks_that_cannot_be_are_refused_by_field() {
+    let cases = [
+        (
+            r#"{"id": "n", "bridge": {}, "tap": {"name": "t"}}"#,
+            "networks[0].bridge",
+        ),
+        (r#"{"id": "n", "bridge": {}, "netns": "/n"}"#, "networks[0].bridge"),
+        (
+            r#"{"id": "n", "bridge": {}, "cni": {"config": "c"}}"#,
+            "networks[0].cni",
+        ),
+        (
+            r#"{"id": "n", "tap": {"name": "t"}, "netns": "/n", "cni": {"config": "c"}}"#,
+            "networks[0].netns",
+        ),
+        (r#"{"id": "n", "netns": "run/netns/x"}"#, "networks[0].netns"),
+        (r#"{"id": "n", "bridge": {"name": "a/b"}}"#, "networks[0].bridge.name"),
+        (
+            r#"{"id": "n", "bridge": {"name": "sixteen-bytes-xx"}}"#,
+            "networks[0].bridge.name",
+        ),
+        (
+            r#"{"id": "n", "bridge": {"subnet": "10.0.0.0"}}"#,
+            "networks[0].bridge.subnet",
+        ),
+        (
+            r#"{"id": "n", "bridge": {"ports": [{"host": 1, "guest": 0}]}}"#,
+            "networks[0].bridge.ports[0].guest",
+        ),
+        (
+            r#"{"id": "n", "bridge": {"ports": [{"host": 1, "guest": 1}, {"host": 1, "guest": 2}]}}"#,
+            "networks[0].bridge.ports[1].host",
+        ),
+        (
+            r#"{"id": "n", "bridge": {"ports": [{"host": 1, "guest": 1, "protocol": "sctp"}]}}"#,
+            "networks[0].bridge.ports[0].protocol",
+        ),
+        (r#"{"id": "n", "cni": {"config": ""}}"#, "networks[0].cni.config"),
+        (
+            r#"{"id": "n", "cni": {"config": "c", "plugin_dirs": ["bin"]}}"#,
+            "networks[0].cni.plugin_dirs[0]",
+        ),
+    ];
+    for (network, field) in cases {
+        let error = with_network(network).unwrap_err();
+        assert_eq!(error.field(), Some(field), "{network}: {error}");
+    }
+    with_network(r#"{"id": "n", "tap": {"name": "t"}, "netns": "/run/netns/n"}"#).unwrap();
+}

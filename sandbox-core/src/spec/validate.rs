@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::{ContainerGuest, GuestSpec, LinuxGuest, MAX_VCPUS, ReadyCheck, SandboxSpec, UnikernelGuest};
+use super::{
+    ContainerGuest, GuestSpec, LinuxGuest, MAX_VCPUS, NetworkSpec, PortSpec, ReadyCheck, SandboxSpec, TapSpec,
+    UnikernelGuest,
+};
 use crate::error::{Error, Result};
 use crate::limits::{RateLimit, TokenBucket};
 
@@ -138,7 +141,8 @@ fn devices(spec: &SandboxSpec) -> Result<()> {
         if let Some(address) = &network.guest_address {
             address_with_prefix(&format!("{field}.guest_address"), address)?;
         }
-        if let super::TapSpec::Create {
+        managed_network(&field, network)?;
+        if let TapSpec::Create {
             host_address: Some(address),
             ..
         } = &network.tap
@@ -164,6 +168,73 @@ fn devices(spec: &SandboxSpec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Who makes a network, and what is asked of them.
+fn managed_network(field: &str, network: &NetworkSpec) -> Result<()> {
+    let given = [
+        ("tap", network.tap != TapSpec::default()),
+        ("netns", network.netns.is_some()),
+        ("bridge", network.bridge.is_some()),
+        ("cni", network.cni.is_some()),
+    ];
+    let mut given = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
+    match (given.next(), given.next()) {
+        // A tap in a namespace.
+        (Some("tap"), Some("netns")) if given.next().is_none() => {}
+        (Some(first), Some(second)) => {
+            let context = format!("stands beside {first}; a network comes from one of them");
+            return Err(Error::invalid(format!("{field}.{second}"), context));
+        }
+        _ => {}
+    }
+    if let Some(netns) = &network.netns {
+        absolute(&format!("{field}.netns"), netns)?;
+    }
+    if let Some(bridge) = &network.bridge {
+        let field = format!("{field}.bridge");
+        interface_name(&format!("{field}.name"), &bridge.name)?;
+        if let Some(subnet) = &bridge.subnet {
+            address_with_prefix(&format!("{field}.subnet"), subnet)?;
+        }
+        ports(&field, &bridge.ports)?;
+    }
+    if let Some(cni) = &network.cni {
+        let field = format!("{field}.cni");
+        path(&format!("{field}.config"), &cni.config)?;
+        for (index, folder) in cni.plugin_dirs.iter().enumerate() {
+            absolute(&format!("{field}.plugin_dirs[{index}]"), folder)?;
+        }
+        ports(&field, &cni.ports)?;
+    }
+    Ok(())
+}
+
+fn ports(field: &str, ports: &[PortSpec]) -> Result<()> {
+    let mut seen = HashSet::new();
+    for (index, port) in ports.iter().enumerate() {
+        let field = format!("{field}.ports[{index}]");
+        if port.guest == 0 {
+            return Err(Error::invalid(format!("{field}.guest"), "is 0; give 1 to 65535"));
+        }
+        if port.host != 0 && !seen.insert((port.protocol, port.host, port.host_address)) {
+            let context = format!("{} is published twice", port.host);
+            return Err(Error::invalid(format!("{field}.host"), context));
+        }
+    }
+    Ok(())
+}
+
+fn interface_name(field: &str, value: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let starts_well = value.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    match starts_well && value.len() <= 15 && value.bytes().all(allowed) {
+        true => Ok(()),
+        false => {
+            let context = format!("{value:?} is no interface name: 1 to 15 of a-z A-Z 0-9 . _ -");
+            Err(Error::invalid(field.to_owned(), context))
+        }
+    }
 }
 
 fn limits(spec: &SandboxSpec) -> Result<()> {

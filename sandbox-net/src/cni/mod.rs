@@ -7,6 +7,7 @@
 
 mod configuration;
 mod plugin;
+mod tap;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -14,11 +15,13 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
+use crate::port::HeldPorts;
 use crate::records::{self, Lock};
 use crate::{NetError, NetNamespace, Networks, PublishedPort};
 
 use configuration::Configuration;
 use plugin::Call;
+pub use tap::CniTap;
 
 /// Where plugins are unless the embedder says otherwise.
 pub const DEFAULT_PLUGIN_FOLDERS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
@@ -62,6 +65,7 @@ struct Record {
     plugin_folders: Vec<PathBuf>,
     namespace: PathBuf,
     interface: String,
+    ports: Vec<PublishedPort>,
     runtime: Value,
     /// The last plugin's answer.
     result: Option<Value>,
@@ -75,7 +79,8 @@ pub struct CniAttachment {
     record: Record,
     addresses: Vec<CniAddress>,
     home: NetNamespace,
-    lock: Mutex<Option<Lock>>,
+    /// Nothing as soon as everything is given back.
+    lock: Mutex<Option<(Lock, HeldPorts)>>,
 }
 
 impl Networks {
@@ -83,12 +88,16 @@ impl Networks {
     /// most a minute.
     ///
     /// # Errors
+    /// - [`NetError::PortTaken`] if a port of the host is not free.
     /// - [`NetError::CniConfiguration`] if the configuration cannot be used, or has no plugin for what is asked.
     /// - [`NetError::Cni`] if a plugin says so, [`NetError::CommandMissing`] or [`NetError::CommandFailed`] if one is
     ///   not there or does not work. What the plugins before it made is taken back then.
     pub fn attach_cni(&self, request: &CniRequest) -> Result<CniAttachment, NetError> {
+        records::check_name(&request.id)?;
         let configuration = Configuration::read(&request.configuration)?;
-        let runtime = configuration.runtime(&request.configuration, &request.ports)?;
+        let mut ports = request.ports.clone();
+        let held_ports = HeldPorts::take(&mut ports)?;
+        let runtime = configuration.runtime(&request.configuration, &ports)?;
         let home = NetNamespace::current()?;
         let plugin_folders = match request.plugin_folders.is_empty() {
             true => DEFAULT_PLUGIN_FOLDERS.map(PathBuf::from).to_vec(),
@@ -100,6 +109,7 @@ impl Networks {
             plugin_folders,
             namespace: request.namespace.clone(),
             interface: request.interface.clone(),
+            ports,
             runtime,
             result: None,
             home: home.identity()?.1,
@@ -127,7 +137,7 @@ impl Networks {
             addresses: addresses(record.result.as_ref()),
             record,
             home,
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(Some((lock, held_ports))),
         })
     }
 }
@@ -198,6 +208,11 @@ impl CniAttachment {
         })
     }
 
+    /// The published ports.
+    pub fn ports(&self) -> &[PublishedPort] {
+        &self.record.ports
+    }
+
     /// The last plugin's answer as it is, with DNS settings and interfaces.
     pub fn result(&self) -> Option<&Value> {
         self.record.result.as_ref()
@@ -220,7 +235,7 @@ impl CniAttachment {
         if lock.is_some() {
             self.home.run_inside(|| self.record.delete())?;
         }
-        lock.take().map_or(Ok(()), Lock::remove)
+        lock.take().map_or(Ok(()), |(lock, _)| lock.remove())
     }
 }
 

@@ -42,7 +42,7 @@ use crate::sandbox::life::Assembly;
 use crate::sandbox::{Counters, Outlets};
 use crate::snapshot::saved::Origin;
 use devices::{DeviceSet, EVENT_GSI, Slot};
-pub use network::OpenNetwork;
+pub use network::{OpenNetwork, open_tap};
 pub use opened::{OpenDevices, Opened, Prepared, open, open_devices};
 pub use revive::{MemorySource, Revival, Revived, revive};
 

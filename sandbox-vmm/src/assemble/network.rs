@@ -42,7 +42,7 @@ fn mac_address(network: &NetworkSpec, field: &str) -> Result<MacAddress> {
     let Some(text) = &network.mac else {
         return random_mac(field);
     };
-    let mac: MacAddress = text.parse().map_err(|error| net_error(error, field.clone()))?;
+    let mac: MacAddress = text.parse().map_err(|error: NetError| error.about(&field))?;
     match mac.is_unicast() {
         true => Ok(mac),
         false => Err(Error::invalid(
@@ -64,11 +64,12 @@ fn random_mac(field: String) -> Result<MacAddress> {
     }
 }
 
-fn open_tap(network: &NetworkSpec, field: &str) -> Result<Tap> {
+/// Opens the tap of `network`, which stands at `field` in the spec, in the calling thread's network namespace.
+pub fn open_tap(network: &NetworkSpec, field: &str) -> Result<Tap> {
     match &network.tap {
         TapSpec::Name(name) => {
             let field = format!("{field}.tap.name");
-            let tap = Tap::open(name).map_err(|error| net_error(error, field.clone()))?;
+            let tap = Tap::open(name).map_err(|error| error.about(&field))?;
             let settings = LinkSettings {
                 mtu: network.mtu.map(u32::from),
                 ..LinkSettings::default()
@@ -78,7 +79,7 @@ fn open_tap(network: &NetworkSpec, field: &str) -> Result<Tap> {
         }
         TapSpec::Fd(fd) => {
             let field = format!("{field}.tap.fd");
-            Tap::from_fd(duplicate(*fd, &field)?).map_err(|error| net_error(error, field))
+            Tap::from_fd(duplicate(*fd, &field)?).map_err(|error| error.about(&field))
         }
         TapSpec::Create { name, host_address } => {
             let field = format!("{field}.tap.create");
@@ -86,10 +87,10 @@ fn open_tap(network: &NetworkSpec, field: &str) -> Result<Tap> {
                 Some(name) => Tap::create_named(name),
                 None => Tap::create(),
             };
-            let tap = tap.map_err(|error| net_error(error, field.clone()))?;
+            let tap = tap.map_err(|error| error.about(&field))?;
             let address = host_address.as_deref().map(str::parse::<Ipv4Cidr>).transpose();
             let settings = LinkSettings {
-                address: address.map_err(|error| net_error(error, format!("{field}.host_address")))?,
+                address: address.map_err(|error| error.about(&format!("{field}.host_address")))?,
                 mtu: network.mtu.map(u32::from),
                 bring_up: true,
                 // Or the host sends an idle guest frames that it must wake up for.
@@ -110,7 +111,7 @@ fn configure(tap: &Tap, settings: &LinkSettings, field: String) -> Result<()> {
         return Ok(());
     }
     let configured = LinkControl::open().and_then(|mut links| links.configure(tap.name(), settings));
-    configured.map_err(|error| net_error(error, field))
+    configured.map_err(|error| error.about(&field))
 }
 
 /// The embedder stays owner of its descriptor.
@@ -130,25 +131,4 @@ fn duplicate(fd: i32, field: &str) -> Result<std::os::fd::OwnedFd> {
             .with_field(field.to_owned())
             .with_source(error)
     })
-}
-
-fn net_error(error: NetError, field: String) -> Error {
-    let kind = match &error {
-        NetError::AddressPoolExhausted { .. } => ErrorKind::HostExhausted,
-        NetError::AlreadyExists { .. } => ErrorKind::AlreadyExists,
-        NetError::InUse { .. } => ErrorKind::InUse,
-        NetError::NotFound { .. } => ErrorKind::NotFound,
-        NetError::PermissionDenied { .. } | NetError::TunDeviceForbidden => ErrorKind::PermissionDenied,
-        NetError::TunDeviceMissing | NetError::UnsupportedOffloads { .. } => ErrorKind::Unsupported,
-        NetError::Os { source, .. } => kind_of(source),
-        NetError::InvalidAddress { .. }
-        | NetError::InvalidMac { .. }
-        | NetError::InvalidMtu { .. }
-        | NetError::InvalidName { .. }
-        | NetError::DescriptorNotATap { .. }
-        | NetError::MissingFlag { .. }
-        | NetError::NotATap { .. } => ErrorKind::InvalidSpec,
-        _ => ErrorKind::HostFailure,
-    };
-    with_cause(kind, error).with_field(field)
 }
