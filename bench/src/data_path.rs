@@ -87,12 +87,16 @@ fn spec(options: &Options, disk: &DataDisk) -> Result<SandboxSpec> {
         },
         ..Default::default()
     });
-    // The emulated host does not see a guest's xsetbv.
+    mask_extended_state(&mut spec);
+    Ok(spec)
+}
+
+/// The emulated host does not see a guest's xsetbv.
+pub(crate) fn mask_extended_state(spec: &mut SandboxSpec) {
     let features = [
         "xsave", "xsaveopt", "xsavec", "xgetbv1", "xsaves", "avx", "avx2", "fma", "f16c",
     ];
     spec.cpu.mask.extend(features.map(String::from));
-    Ok(spec)
 }
 
 /// What one 4 KiB request costs in a long run of them.

@@ -10,6 +10,7 @@ mod memory;
 mod peers;
 mod ping;
 mod report;
+mod snapshot;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,14 +26,16 @@ usage: sandbox-bench BENCH [OPTIONS]
   linux              a stock Linux kernel from call to /init: SDK and QEMU in turn
   data-path          disk and network of a stock Linux guest: what a request costs
   exits              one port-I/O exit to user space and back
+  snapshot           snapshots, restores and forks of http-reply
+  snapshot-linux     the same of a stock Linux guest
   memory             what a halted guest costs beyond the pages it touched
   once               one cold start of hello between two getppid calls, for strace
     --rounds N       counted rounds (default 30)
     --icount         processor time counts instructions here
     --floor FILE     the floor program
     --qemu FILE      QEMU, if there is one
-    --kernel FILE    uncompressed Linux kernel (linux, data-path)
-    --initrd FILE    its initial RAM disk (linux, data-path)
+    --kernel FILE    uncompressed Linux kernel (linux, snapshot-linux, data-path)
+    --initrd FILE    its initial RAM disk (linux, snapshot-linux, data-path)
     --root FILE      its root disk (data-path)
     --json FILE      append one JSON object per line";
 
@@ -65,6 +68,8 @@ fn run() -> Result<()> {
         "cold-start" => cold_start::hello(&options, &mut report)?,
         "linux" => cold_start::linux(&options, &mut report)?,
         "data-path" => data_path::measure(&options, &mut report)?,
+        "snapshot" => snapshot::server(&options, &mut report)?,
+        "snapshot-linux" => snapshot::linux(&options, &mut report)?,
         "memory" => memory::beyond_guest(&mut report)?,
         "exits" => exits::round_trip(&options, &mut report)?,
         "once" => return cold_start::once(),

@@ -21,7 +21,7 @@ pub(crate) fn beyond_guest(report: &mut Report) -> Result<()> {
     // The first one pays for what all share.
     let first = runtime.create(&spec)?;
     first.start()?;
-    let before = private_bytes()?;
+    let before = Usage::now()?.private;
     let mut sandboxes = Vec::new();
     let mut touched = 0;
     for _ in 0..SANDBOXES {
@@ -36,7 +36,7 @@ pub(crate) fn beyond_guest(report: &mut Report) -> Result<()> {
             .guest_touched
             .context("the backend does not tell")?;
     }
-    let beyond = private_bytes()?.saturating_sub(before).saturating_sub(touched) / SANDBOXES;
+    let beyond = Usage::now()?.private.saturating_sub(before).saturating_sub(touched) / SANDBOXES;
     report.add("sdk/halt/in_process", "private_bytes", Unit::Bytes, beyond as f64, None);
     for sandbox in sandboxes.into_iter().chain([first]) {
         sandbox.teardown().wait(PATIENCE)?;
@@ -44,12 +44,28 @@ pub(crate) fn beyond_guest(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Memory of this process that it shares with nobody.
-fn private_bytes() -> Result<u64> {
-    let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
-    let kibibytes = rollup.lines().filter(|line| line.starts_with("Private_")).map(|line| {
-        let value = line.split_whitespace().nth(1).context("a line without a value")?;
-        Ok(value.parse::<u64>()?)
-    });
-    Ok(kibibytes.sum::<Result<u64>>()? * 1024)
+/// Memory of this process, in bytes.
+pub(crate) struct Usage {
+    /// What it shares with nobody.
+    pub(crate) private: u64,
+    /// The same, and its share of the rest.
+    pub(crate) proportional: u64,
+}
+
+impl Usage {
+    pub(crate) fn now() -> Result<Self> {
+        let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
+        let sum = |prefix: &str| -> Result<u64> {
+            let lines = rollup.lines().filter(|line| line.starts_with(prefix));
+            let kibibytes = lines.map(|line| {
+                let value = line.split_whitespace().nth(1).context("a line without a value")?;
+                Ok(value.parse::<u64>()?)
+            });
+            Ok(kibibytes.sum::<Result<u64>>()? * 1024)
+        };
+        Ok(Self {
+            private: sum("Private_")?,
+            proportional: sum("Pss:")?,
+        })
+    }
 }

@@ -26,6 +26,8 @@ pub(crate) enum Unit {
     Instructions,
     /// Bytes.
     Bytes,
+    /// A number of things.
+    Count,
 }
 
 /// The samples of one metric of one case.
@@ -41,6 +43,7 @@ pub(crate) struct Report {
     bench: String,
     place: Where,
     cases: BTreeMap<(String, String, &'static str), Samples>,
+    failures: Vec<(String, String)>,
 }
 
 /// One line of JSON.
@@ -76,6 +79,7 @@ impl Report {
             bench,
             place,
             cases: BTreeMap::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -107,6 +111,7 @@ impl Report {
             Unit::Microseconds => "us",
             Unit::Instructions => "instr",
             Unit::Bytes => "bytes",
+            Unit::Count => "count",
         };
         let samples = self
             .cases
@@ -116,10 +121,18 @@ impl Report {
         samples.idle.extend(idle);
     }
 
+    /// Notes that a case could not be measured here.
+    pub(crate) fn failed(&mut self, case: &str, reason: String) {
+        self.failures.push((case.to_owned(), reason));
+    }
+
     /// Prints the table.
     pub(crate) fn print(&self) {
+        for (case, reason) in &self.failures {
+            println!("{case}: not measured: {reason}");
+        }
         println!(
-            "{:<24} {:<28} {:>6} {:>14} {:>14} {:>14} {:>12}",
+            "{:<40} {:<30} {:>6} {:>14} {:>14} {:>14} {:>12}",
             "case", "metric", "unit", "p50", "p99", "min", "idle p50 us"
         );
         for ((case, metric, unit), samples) in &self.cases {
@@ -129,7 +142,7 @@ impl Report {
                 false => format!("{:.0}", median(&samples.idle)),
             };
             println!(
-                "{case:<24} {metric:<28} {unit:>6} {:>14.1} {:>14.1} {:>14.1} {idle:>12}",
+                "{case:<40} {metric:<30} {unit:>6} {:>14.1} {:>14.1} {:>14.1} {idle:>12}",
                 figures.p50, figures.p99, figures.min
             );
         }
@@ -151,6 +164,12 @@ impl Report {
                 idle_p50: (!samples.idle.is_empty()).then(|| median(&samples.idle)),
             };
             writeln!(file, "{}", serde_json::to_string(&line)?)?;
+        }
+        for (case, reason) in &self.failures {
+            let line = serde_json::json!({
+                "bench": self.bench, "where": self.place, "host_kernel": release.trim(), "case": case, "failed": reason,
+            });
+            writeln!(file, "{line}")?;
         }
         Ok(())
     }

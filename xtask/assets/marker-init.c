@@ -2,6 +2,7 @@
  * The smallest init that a Linux guest of the tests and benchmarks can run:
  * it prints a marker line and ends the machine the way the kernel command
  * line word `sandbox.end=power-off|reset|halt` says, by default power-off.
+ * With `sandbox.end=tick` it does not end, and prints a line every 5 ms.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 static const char marker[] = "SANDBOX-INIT\n";
+static const char tick[] = "SANDBOX-TICK\n";
 
 /* Mounts a file system, unless it stands there already. */
 static void mount_at(const char *type, const char *path)
@@ -50,6 +52,14 @@ static const char *command_line_word(char *line, const char *name)
 	return value;
 }
 
+/* Prints for ever. */
+static void tick_on(void)
+{
+	int console = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	while (console >= 0 && write(console, tick, sizeof(tick) - 1) > 0)
+		usleep(5000);
+}
+
 static int requested_end(void)
 {
 	static char line[4096];
@@ -62,6 +72,8 @@ static int requested_end(void)
 		return RB_AUTOBOOT;
 	if (end && strcmp(end, "halt") == 0)
 		return RB_HALT_SYSTEM;
+	if (end && strcmp(end, "tick") == 0)
+		tick_on();
 	return RB_POWER_OFF;
 }
 

@@ -7,7 +7,7 @@
  *
  *   random bits   are added to the kernel's, and its generator is re-seeded at once
  *   identifier    becomes the host name, and is written to /run/sandbox-id, a file that anybody can watch
- *   time          becomes the system's
+ *   time          becomes the system's, unless that is later
  *   addresses     become those of the first network card
  *
  * It confirms the record when all that it was given is in effect. It needs root, and a kernel with vsocks and virtio.
@@ -105,14 +105,22 @@ static bool take_id(const struct identity_record *record)
 	return (fclose(file) == 0 && done) || complain("write " ID_FILE);
 }
 
+/*
+ * It is at least as late as the record says. A clock that is already later was set by the host (kvm-clock), which knows
+ * better: the record is older by as long as it was on its way.
+ */
 static bool take_clock(const struct identity_record *record)
 {
-	struct timespec now = {
+	struct timespec written = {
 		.tv_sec = (time_t)(record->clock / 1000000000),
 		.tv_nsec = (long)(record->clock % 1000000000),
 	};
+	struct timespec now;
 
-	return clock_settime(CLOCK_REALTIME, &now) == 0 || complain("set the clock");
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (now.tv_sec > written.tv_sec || (now.tv_sec == written.tv_sec && now.tv_nsec >= written.tv_nsec))
+		return true;
+	return clock_settime(CLOCK_REALTIME, &written) == 0 || complain("set the clock");
 }
 
 /* The interface must be down meanwhile. */

@@ -21,7 +21,7 @@ use crate::workspace::Workspace;
 
 /// What `cargo xtask help` says about it.
 pub(crate) const USAGE: &str = "\
-bench NAME [OPTIONS]             measure: cold-start or data-path
+bench NAME [OPTIONS]             measure: cold-start, snapshot or data-path
     --json FILE         write one JSON object per line
     --rounds N          rounds on this machine (default 30); a fifth of it in the emulated host
     --native-only       leave the emulated host out
@@ -87,8 +87,18 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
                 }
             }
         }
+        "snapshot" => {
+            if options.native && kind != HostKind::Missing {
+                native(&programs, "snapshot", &options, &json)?;
+            }
+            if options.emulated {
+                for bench in ["snapshot", "snapshot-linux"] {
+                    emulated(workspace, &programs, bench, &options, &json)?;
+                }
+            }
+        }
         "data-path" => emulated(workspace, &programs, "data-path", &options, &json)?,
-        other => bail!("there is no bench {other}; there are cold-start and data-path"),
+        other => bail!("there is no bench {other}; there are cold-start, snapshot and data-path"),
     }
     if let Some(target) = &options.json {
         fs::copy(&json, target).with_context(|| format!("cannot write {}", target.display()))?;
@@ -170,7 +180,7 @@ fn emulated(workspace: &Workspace, programs: &Programs, bench: &str, options: &O
     command.extend(["--rounds".into(), rounds.to_string().into()]);
     command.extend(["--json".into(), format!("/out/{JSON_NAME}").into()]);
     match bench {
-        "linux" => command.extend([
+        "linux" | "snapshot-linux" => command.extend([
             "--kernel".into(),
             file("cloud/vmlinux"),
             "--initrd".into(),

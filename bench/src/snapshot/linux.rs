@@ -1,0 +1,136 @@
+//! A stock Linux guest that ticks on its console: how soon a clone runs, and ticks on.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use sandbox::snapshot::MemoryRestore;
+use sandbox::spec::{GuestSpec, Isolation, LinuxGuest};
+use sandbox::{Backend, Phase, Restored, Runtime, Sandbox, SandboxSpec, SnapshotOptions};
+
+use super::clones::{Call, tear_down};
+use super::{Way, runtime, single};
+use crate::Options;
+use crate::clock;
+use crate::cold_start::PATIENCE;
+use crate::report::Report;
+
+/// What the guest's init says, again and again.
+const TICK: &[u8] = b"SANDBOX-TICK";
+const WAYS: [Way; 3] = [
+    Way::Restore(MemoryRestore::Cow),
+    Way::Restore(MemoryRestore::Uffd),
+    Way::Fork,
+];
+/// In MiB: the second shows that the size does not matter.
+const SIZES: [u64; 2] = [128, 2048];
+
+/// Measures guests of either size.
+pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
+    for mib in SIZES {
+        let guest = match mib {
+            128 => "linux".to_owned(),
+            _ => format!("linux-{mib}"),
+        };
+        let parent = Parent::ticking(options, mib << 20)?;
+        for _ in 0..options.rounds {
+            let before = clock::now();
+            parent.write_snapshot()?;
+            report.add_span(
+                &format!("sdk/{guest}/in_process"),
+                "snapshot",
+                clock::now().since(before),
+            );
+        }
+        parent.sandbox.pause()?;
+        for way in WAYS {
+            let case = format!("sdk/{guest}/in_process/{}", way.name());
+            for round in 0..=options.rounds {
+                match parent.clone_once(way, &case, (round > 0).then_some(&mut *report)) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        report.failed(&case, format!("{error:#}"));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Parent {
+    runtime: Runtime,
+    sandbox: Box<dyn Sandbox>,
+    folder: PathBuf,
+}
+
+impl Parent {
+    fn ticking(options: &Options, memory: u64) -> Result<Self> {
+        let kernel = options.kernel.clone().context("--kernel is needed")?;
+        let initrd = options.initrd.clone().context("--initrd is needed")?;
+        let mut spec = SandboxSpec::new(GuestSpec::Linux(LinuxGuest {
+            kernel,
+            initrd: Some(initrd),
+            cmdline: "console=ttyS0 quiet panic=1 reboot=k sandbox.end=tick".to_owned(),
+            ..Default::default()
+        }));
+        spec.isolation = Isolation::InProcess;
+        spec.memory = memory;
+        crate::data_path::mask_extended_state(&mut spec);
+        let runtime = runtime();
+        let sandbox = runtime.create(&spec)?;
+        sandbox.start()?;
+        let ticked = sandbox.console().wait_for(TICK, 0, PATIENCE);
+        ticked.with_context(|| format!("the guest does not tick: {}", sandbox.console().tail(5)))?;
+        let folder = std::env::temp_dir().join(format!("sandbox-bench-linux-{}", std::process::id()));
+        Ok(Self {
+            runtime,
+            sandbox,
+            folder,
+        })
+    }
+
+    fn write_snapshot(&self) -> Result<()> {
+        let _ = std::fs::remove_dir_all(&self.folder);
+        self.sandbox.snapshot(&self.folder, &SnapshotOptions::default())?;
+        Ok(())
+    }
+
+    fn clone_once(&self, way: Way, case: &str, report: Option<&mut Report>) -> Result<()> {
+        let options = sandbox::RestoreOptions {
+            start: true,
+            ..Default::default()
+        };
+        let call = Call::now();
+        let clone: Restored = match way {
+            Way::Fork => single(self.sandbox.as_fork().context("forks are missing")?.fork(1, &options)?)?,
+            Way::Restore(memory) => {
+                let options = sandbox::RestoreOptions { memory, ..options };
+                self.runtime.kvm()?.restore(&self.folder, &options)?
+            }
+        };
+        let ticked = clone.sandbox.console().wait_for(TICK, 0, PATIENCE);
+        let first_tick = call.till_now();
+        ticked.context("the clone does not tick")?;
+        let timeline = clone.sandbox.timeline();
+        if let Some(report) = report {
+            let entry = call.to(&timeline, Phase::FirstEntry).context("it never ran")?;
+            report.add_span(case, "call_to_first_entry", entry);
+            if let Some(exit) = call.to(&timeline, Phase::FirstExit) {
+                report.add_span(case, "call_to_first_exit", exit);
+            }
+            report.add_span(case, "call_to_first_tick", first_tick);
+            report.add_span(case, "teardown", tear_down(clone)?);
+        } else {
+            tear_down(clone)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = self.sandbox.teardown().wait(PATIENCE);
+    }
+}
