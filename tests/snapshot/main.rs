@@ -8,4 +8,5 @@ mod checker;
 mod fork;
 mod identity;
 mod linux;
+mod linux_identity;
 mod restore;
