@@ -13,6 +13,7 @@ pub mod jail;
 pub mod lifecycle;
 pub mod limits;
 pub mod network;
+pub mod pool;
 pub mod readiness;
 pub mod sandbox;
 pub mod snapshot;

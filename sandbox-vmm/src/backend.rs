@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sandbox_core::pool::PoolMetrics;
 use sandbox_core::spec::Isolation;
 use sandbox_core::timeline::CpuClock;
 use sandbox_core::{Backend, ConsoleLog, Error, Phase, Probe, RestoreOptions, Restored, Result, Sandbox, SandboxSpec};
@@ -96,6 +97,29 @@ impl KvmBackend {
     pub fn preload(&self, spec: &SandboxSpec) -> Result<()> {
         spec.validate()?;
         self.shared.library.preload(spec)
+    }
+
+    /// Keeps `count` VMs ready from now on in which a guest by `spec` can be started or restored, in place of as many as
+    /// before; none with 0. They are made on a thread of their own, and whenever one is taken another is made. A sandbox
+    /// takes one if it fits, in memory size, vCPUs, chipset and huge pages, whatever its kernel, and is made from nothing
+    /// otherwise: nobody waits for the pool.
+    ///
+    /// # Errors
+    /// Anything wrong with the spec or its kernel file, more than [`sandbox_core::pool::MAX_SIZE`], or a host without
+    /// threads left.
+    pub fn keep_shells(&self, spec: &SandboxSpec, count: usize) -> Result<()> {
+        spec.validate()?;
+        let kind = self.shared.library.shell_kind(spec)?;
+        self.shared.library.shells.keep(&self.shared.host, kind, count)
+    }
+
+    /// What has become of the VMs that are kept ready for guests like that of `spec`; `None` if none are.
+    ///
+    /// # Errors
+    /// Anything wrong with the spec or its kernel file.
+    pub fn shell_metrics(&self, spec: &SandboxSpec) -> Result<Option<PoolMetrics>> {
+        let kind = self.shared.library.shell_kind(spec)?;
+        Ok(self.shared.library.shells.metrics(&kind))
     }
 
     /// What the unikernel of `spec` is recognised as, and by what in its file, whatever family the spec says.

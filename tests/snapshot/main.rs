@@ -9,4 +9,5 @@ mod fork;
 mod identity;
 mod linux;
 mod linux_identity;
+mod pool;
 mod restore;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use sandbox::pool::Pool;
 use sandbox::{Backend, Phase, Restored, Runtime, Timeline};
 
 use super::parent::{Parent, get};
@@ -100,6 +101,46 @@ pub(super) fn one(runtime: &Runtime, parent: &Parent, way: Way) -> Result<Clone>
         beside_guest: first_response.cpu.saturating_sub(guest),
         torn_down,
     })
+}
+
+/// The same with clones that were restored ahead of time, in VMs that were made ahead of time: what is left is to let
+/// them run.
+pub(super) fn pooled(runtime: &Runtime, parent: &Parent, rounds: usize, report: &mut Report) -> Result<()> {
+    let case = "sdk/http-reply/in_process/pool";
+    let mut options = parent.options(&parent.tap);
+    options.start = false;
+    let kvm = runtime.kvm()?;
+    let folder = parent.folder().to_owned();
+    for round in 0..=rounds {
+        // A pool of one each time: two clones cannot stand at one tap.
+        let (kvm, folder, options) = (kvm.clone(), folder.clone(), options.clone());
+        let pool = Pool::new(1, move || kvm.restore(&folder, &options))?;
+        ensure!(pool.wait_full(PATIENCE), "the pool stays empty: {:?}", pool.metrics());
+        let call = Call::now();
+        let clone = pool.take().context("the pool is empty")?;
+        clone.sandbox.resume()?;
+        get(parent.tap.guest())?;
+        let first_response = call.till_now();
+        let guest = clone.sandbox.stats()?.cpu.guest.unwrap_or_default();
+        let timeline = clone.sandbox.timeline();
+        let entry = timeline.origin() + Duration::from_nanos(timeline.at(Phase::FirstEntry).context("it never ran")?);
+        let beside = first_response.cpu.saturating_sub(guest);
+        if round > 0 {
+            let real = entry.saturating_duration_since(call.at).as_nanos() as f64 / 1000.0;
+            report.add(case, "call_to_first_entry", Unit::Microseconds, real, None);
+            report.add_span(case, "call_to_first_response", first_response);
+            report.add(
+                case,
+                "cpu_beside_guest_to_response",
+                Unit::Microseconds,
+                beside as f64 / 1000.0,
+                None,
+            );
+        }
+        drop(pool);
+        tear_down(clone)?;
+    }
+    Ok(())
 }
 
 /// Gives a clone back and waits for it.

@@ -59,6 +59,9 @@ pub(crate) fn server(options: &Options, report: &mut Report) -> Result<()> {
             }
         }
     }
+    if let Err(error) = clones::pooled(&runtime, &parent, options.rounds, report) {
+        report.failed("sdk/http-reply/in_process/pool", format!("{error:#}"));
+    }
     clones::burst(&parent, report)?;
     memory::per_clone(&parent, report)
 }

@@ -33,8 +33,9 @@ use crate::error::{BootFields, boot_error, with_cause};
 use crate::machine::Machine;
 use crate::machine::cpuid::{CpuidConfig, CpuidTemplate};
 use crate::machine::host::{KvmError, KvmHost};
+use crate::machine::shell::{Shell, ShellKind, Shells};
 use crate::machine::vcpu::Vcpu;
-use crate::machine::vm::{GsiLine, Vm};
+use crate::machine::vm::{Chipset, GsiLine, Vm};
 use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, HugePages};
 use crate::random::random_bytes;
@@ -61,6 +62,8 @@ pub struct Library {
     kernels: KernelStore,
     initrds: InitrdStore,
     tables: TableCache,
+    /// VMs without a guest.
+    pub shells: Shells,
 }
 
 impl Library {
@@ -69,6 +72,13 @@ impl Library {
         let kernel = self.kernel(spec)?;
         let plan = dialect::select(spec, kernel.image())?.plan(spec, kernel.image())?;
         self.initrd(&plan).map(drop)
+    }
+
+    /// What the shell of a guest by `spec` is like.
+    pub fn shell_kind(&self, spec: &SandboxSpec) -> Result<ShellKind> {
+        let kernel = self.kernel(spec)?;
+        let plan = dialect::select(spec, kernel.image())?.plan(spec, kernel.image())?;
+        Ok(shell_kind(spec, plan.chipset, plan.dense_memory))
     }
 
     /// What the kernel file of `spec` is recognised as.
@@ -148,15 +158,12 @@ pub fn assemble(
     let devices = DeviceSet::new(spec, opened.devices, outlets)?;
     recorder.record(Phase::SpecChecked);
 
-    let vm = host.create_vm()?;
-    recorder.record(Phase::VmCreated);
-    let huge_pages = huge_pages_of(spec, plan.dense_memory);
-    let memory = GuestMemory::new(spec.memory, huge_pages, spec.track_dirty)?;
-    let vm = Arc::new(Vm::new(vm, memory.clone(), plan.chipset, spec.track_dirty)?);
-    recorder.record(Phase::MemoryMapped);
+    let kind = shell_kind(spec, plan.chipset, plan.dense_memory);
+    let Shell { vm, vcpus } = library.shells.take(host, &kind, recorder)?;
+    let memory = vm.memory().clone();
     let handover = Handover {
         kernel: &opened.kernel,
-        placement: kernel_placement(huge_pages),
+        placement: kernel_placement(kind.huge_pages),
         initrd: opened.initrd.as_deref(),
         cmdline: &draft.cmdline,
         slots: &draft.slots,
@@ -167,7 +174,7 @@ pub fn assemble(
     let mut machine = new_machine(host, vm, plan.ports, outlets);
     let counters = devices.install(&mut machine, &draft.slots);
     recorder.record(Phase::DevicesReady);
-    let vcpus = vcpus(host, &machine.vm, spec.vcpus, draft)?;
+    let vcpus = tell_vcpus(host, vcpus, draft)?;
     set_entry(host, &vcpus[0], &entry)?;
     recorder.record(Phase::VcpusReady);
     Ok(Parts {
@@ -186,6 +193,16 @@ pub fn assemble(
         },
         counters,
     })
+}
+
+fn shell_kind(spec: &SandboxSpec, chipset: Chipset, dense_memory: bool) -> ShellKind {
+    ShellKind {
+        memory: spec.memory,
+        huge_pages: huge_pages_of(spec, dense_memory),
+        track_dirty: spec.track_dirty,
+        chipset,
+        vcpus: spec.vcpus,
+    }
 }
 
 /// A machine with the devices at fixed ports, and no others.
@@ -382,10 +399,9 @@ fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>, tables: &TableCache
 }
 
 /// The vCPUs. All but the first wait for their start-up interrupt.
-fn vcpus(host: &KvmHost, vm: &Vm, count: u32, draft: &Draft<'_>) -> Result<Vec<Vcpu>> {
-    let mut vcpus = Vec::with_capacity(count as usize);
-    for id in 0..count {
-        let fd = vm.create_vcpu(id)?;
+fn tell_vcpus(host: &KvmHost, fds: Vec<VcpuFd>, draft: &Draft<'_>) -> Result<Vec<Vcpu>> {
+    let mut vcpus = Vec::with_capacity(fds.len());
+    for (id, fd) in (0..).zip(fds) {
         let tsc_khz = match draft.plan.timing_leaf {
             true => host.tsc_khz(&fd),
             false => None,

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{ErrorKind, Phase, Result, SandboxSpec, Uniqueness};
+use kvm_ioctls::VcpuFd;
+use sandbox_core::{Error, ErrorKind, Phase, Result, SandboxSpec, Uniqueness};
 
 use super::devices::EVENT_GSI;
-use super::{DeviceSet, Parts, devices, huge_pages_of, new_machine};
+use super::{DeviceSet, Library, Parts, devices, new_machine, shell_kind};
 use crate::assemble::opened::OpenDevices;
 use crate::devices::persist;
 use crate::error::with_cause;
 use crate::machine::Machine;
 use crate::machine::host::KvmHost;
+use crate::machine::shell::Shell;
 use crate::machine::vcpu::Vcpu;
-use crate::machine::vm::{GsiLine, Vm};
+use crate::machine::vm::GsiLine;
+use crate::memory::GuestMemory;
 use crate::memory::image::MemoryImage;
-use crate::memory::{GuestMemory, HugePages};
 use crate::renewal::{self, Channel, NewIdentity, RenewalError};
 use crate::sandbox::Outlets;
 use crate::sandbox::life::Assembly;
@@ -31,19 +33,11 @@ pub enum MemorySource<'a> {
 }
 
 impl MemorySource<'_> {
-    fn map(&self, spec: &SandboxSpec, huge_pages: HugePages) -> Result<GuestMemory> {
+    /// Gives memory that is all zero this content.
+    fn fill(&self, memory: &GuestMemory) -> Result<()> {
         match self {
-            Self::Image(image) => Ok(GuestMemory::from_image(
-                spec.memory,
-                image,
-                huge_pages,
-                spec.track_dirty,
-            )?),
-            Self::Filled(fill) => {
-                let memory = GuestMemory::new(spec.memory, huge_pages, spec.track_dirty)?;
-                fill(&memory)?;
-                Ok(memory)
-            }
+            Self::Image(image) => Ok(memory.lay_over(image)?),
+            Self::Filled(fill) => fill(memory),
         }
     }
 }
@@ -98,6 +92,7 @@ impl Revived {
 /// is restored, to the local APICs that there are.
 pub fn revive(
     host: &KvmHost,
+    library: &Library,
     revival: Revival<'_>,
     spec: SandboxSpec,
     opened: OpenDevices,
@@ -111,19 +106,17 @@ pub fn revive(
     };
     let spec = &origin.spec;
     let devices = DeviceSet::new(spec, opened, outlets)?;
-    let vm = host.create_vm()?;
-    recorder.record(Phase::VmCreated);
-    let memory = revival.memory.map(spec, huge_pages_of(spec, origin.dense_memory))?;
-    let vm = Arc::new(Vm::new(vm, memory, origin.chipset, spec.track_dirty)?);
+    let kind = shell_kind(spec, origin.chipset, origin.dense_memory);
+    let Shell { vm, vcpus } = library.shells.take(host, &kind, recorder)?;
+    revival.memory.fill(vm.memory())?;
     if let Some(snapshot) = revival.snapshot {
         vm.dirty().begin(snapshot);
     }
-    recorder.record(Phase::MemoryMapped);
     let mut machine = new_machine(host, vm, origin.ports, outlets);
     let counters = devices.install(&mut machine, &devices::slots(spec)?);
     persist::restore(&machine, &saved.devices)?;
     recorder.record(Phase::DevicesReady);
-    let vcpus = vcpus(host, &machine, saved)?;
+    let vcpus = tell_vcpus(host, &machine, vcpus, saved)?;
     recorder.record(Phase::VcpusReady);
     machine.vm.restore(&saved.vm)?;
     let revived = Revived {
@@ -144,12 +137,15 @@ pub fn revive(
     Ok((Parts { assembly, counters }, told))
 }
 
-fn vcpus(host: &KvmHost, machine: &Machine, saved: &SavedMachine) -> Result<Vec<Vcpu>> {
+fn tell_vcpus(host: &KvmHost, machine: &Machine, fds: Vec<VcpuFd>, saved: &SavedMachine) -> Result<Vec<Vcpu>> {
+    if fds.len() != saved.vcpus.len() {
+        let context = format!("the spec has {} vCPUs, and {} were saved", fds.len(), saved.vcpus.len());
+        return Err(Error::new(ErrorKind::Corrupt, context));
+    }
     let passed = saved.vm.time_passed();
     machine.vm.restore_clock(&saved.vm, &passed)?;
     let mut vcpus = Vec::with_capacity(saved.vcpus.len());
-    for (id, state) in (0..).zip(&saved.vcpus) {
-        let fd = machine.vm.create_vcpu(id)?;
+    for (id, (state, fd)) in (0..).zip(saved.vcpus.iter().zip(fds)) {
         vcpus.push(state.restore(host, fd, id, &passed)?);
     }
     Ok(vcpus)

@@ -9,6 +9,7 @@ pub mod host;
 pub mod kick;
 mod msr;
 pub mod probe;
+pub mod shell;
 pub mod vcpu;
 pub mod vcpu_state;
 pub mod vm;

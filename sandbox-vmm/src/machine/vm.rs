@@ -14,7 +14,7 @@ use crate::memory::GuestMemory;
 use crate::memory::layout::{KVM_IDENTITY_MAP_START, KVM_TSS_START};
 
 /// What of a PC's timers and interrupt controllers the guest needs in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Chipset {
     /// 8259 PIC, IOAPIC and local APICs.
     pub irqchip: bool,

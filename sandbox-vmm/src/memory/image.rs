@@ -220,7 +220,9 @@ mod tests {
     }
 
     fn clone_of(image: &Arc<MemoryImage>) -> GuestMemory {
-        GuestMemory::from_image(SIZE, image, HugePages::Never, false).unwrap()
+        let memory = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        memory.lay_over(image).unwrap();
+        memory
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum MemoryError {
 }
 
 /// How the host may back guest pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HugePages {
     /// Small pages only: a small guest's memory is not inflated to 2 MiB steps.
     Never,
@@ -91,19 +91,14 @@ impl GuestMemory {
         })))
     }
 
-    /// Maps `size` bytes with the content of `image`: a page is the guest's own from the first write on.
-    pub fn from_image(
-        size: u64,
-        image: &Arc<MemoryImage>,
-        huge_pages: HugePages,
-        track_dirty: bool,
-    ) -> Result<Self, MemoryError> {
-        let memory = Self::new(size, huge_pages, track_dirty)?;
+    /// Gives memory that is all zero the content of `image`: a page is the guest's own from the first write on.
+    pub fn lay_over(&self, image: &Arc<MemoryImage>) -> Result<(), MemoryError> {
+        let size = self.size();
         image
-            .lay_over(memory.mapping())
+            .lay_over(self.mapping())
             .map_err(|source| MemoryError::Map { size, source })?;
-        memory.set_image(image);
-        Ok(memory)
+        self.set_image(image);
+        Ok(())
     }
 
     /// What it was made from, or was frozen as the last time.

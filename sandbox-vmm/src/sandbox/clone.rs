@@ -83,7 +83,14 @@ impl Berth {
             snapshot: original.snapshot,
             identity,
         };
-        let (parts, told) = assemble::revive(&shared.host, revival, self.spec, self.opened, &self.outlets)?;
+        let (parts, told) = assemble::revive(
+            &shared.host,
+            &shared.library,
+            revival,
+            self.spec,
+            self.opened,
+            &self.outlets,
+        )?;
         // The host sets the clocks that it gives the guest, whatever the guest is told besides.
         let told = Uniqueness {
             clock: match told.clock {

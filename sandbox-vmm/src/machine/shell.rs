@@ -1,0 +1,113 @@
+//! A virtual machine with nothing in it: what takes the kernel its time, and is the same for many guests, made ahead.
+//!
+//! Making a VM waits for grace periods of the kernel now and then, for 8 to 12 ms in which nothing happens. A shell has
+//! its memory mapped and its slots set, its interrupt controllers and its vCPUs; what a guest is told of (CPUID,
+//! registers) is not decided yet, so that a cold start and a restore can both begin with one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kvm_ioctls::VcpuFd;
+use sandbox_core::pool::{Pool, PoolMetrics};
+use sandbox_core::timeline::Recorder;
+use sandbox_core::{Phase, Result};
+
+use super::host::KvmHost;
+use super::vm::{Chipset, Vm};
+use crate::memory::{GuestMemory, HugePages};
+
+/// What tells shells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShellKind {
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// How it is backed.
+    pub huge_pages: HugePages,
+    /// Whether writes are logged.
+    pub track_dirty: bool,
+    /// Timers and interrupt controllers.
+    pub chipset: Chipset,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+}
+
+/// A VM without a guest.
+pub struct Shell {
+    /// The VM, with memory that is all zero.
+    pub vm: Arc<Vm>,
+    /// Its vCPUs, as KVM makes them.
+    pub vcpus: Vec<VcpuFd>,
+}
+
+impl Shell {
+    /// Makes one.
+    fn make(host: &KvmHost, kind: &ShellKind, recorder: Option<&Recorder>) -> Result<Self> {
+        let stamp = |phase| {
+            if let Some(recorder) = recorder {
+                recorder.record(phase);
+            }
+        };
+        let fd = host.create_vm()?;
+        stamp(Phase::VmCreated);
+        let memory = GuestMemory::new(kind.memory, kind.huge_pages, kind.track_dirty)?;
+        let vm = Vm::new(fd, memory, kind.chipset, kind.track_dirty)?;
+        stamp(Phase::MemoryMapped);
+        let vcpus = (0..kind.vcpus)
+            .map(|id| vm.create_vcpu(id))
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(Self {
+            vm: Arc::new(vm),
+            vcpus,
+        })
+    }
+}
+
+/// Shells that are kept ready, by their kinds.
+#[derive(Default)]
+pub struct Shells {
+    pools: Mutex<HashMap<ShellKind, Arc<Pool<Shell>>>>,
+}
+
+impl Shells {
+    /// One that is ready, or else one that is made now.
+    pub fn take(&self, host: &KvmHost, kind: &ShellKind, recorder: &Recorder) -> Result<Shell> {
+        let pool = self.pool(kind);
+        let Some(shell) = pool.and_then(|pool| pool.take()) else {
+            return Shell::make(host, kind, Some(recorder));
+        };
+        recorder.record(Phase::VmCreated);
+        recorder.record(Phase::MemoryMapped);
+        Ok(shell)
+    }
+
+    /// Keeps `count` shells of `kind` ready from now on, in place of as many as before; none with 0.
+    ///
+    /// # Errors
+    /// More than a pool holds, or a host without threads left.
+    pub fn keep(&self, host: &Arc<KvmHost>, kind: ShellKind, count: usize) -> Result<()> {
+        let host = Arc::clone(host);
+        let pool = match count {
+            0 => None,
+            _ => Some(Arc::new(Pool::new(count, move || Shell::make(&host, &kind, None))?)),
+        };
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match pool {
+            Some(pool) => pools.insert(kind, pool),
+            None => pools.remove(&kind),
+        };
+        drop(pools);
+        // Without the lock: what was ready is given back, which takes its time.
+        drop(before);
+        Ok(())
+    }
+
+    /// What the pool of `kind` has done, if there is one.
+    pub fn metrics(&self, kind: &ShellKind) -> Option<PoolMetrics> {
+        self.pool(kind).map(|pool| pool.metrics())
+    }
+
+    fn pool(&self, kind: &ShellKind) -> Option<Arc<Pool<Shell>>> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.get(kind).map(Arc::clone)
+    }
+}
