@@ -14,6 +14,7 @@ use sandbox_core::{
     Backend, Capability, ConsoleLog, Error, ErrorKind, Phase, Probe, RestoreOptions, Restored, Result, Sandbox,
     SandboxSpec,
 };
+use sandbox_net::ContainerNetworks;
 
 use crate::bundle::{self, Account, CPU_PERIOD, Plan};
 use crate::cgroup::{Cgroup, Limits, Mode};
@@ -100,12 +101,19 @@ impl ContainerBackend {
         let capabilities = self.capabilities();
         refuse::check(spec, &capabilities)?;
         self.refuse_host()?;
-        let readiness = Readiness::new(spec.ready.as_ref())?;
         let id = spec
             .id
             .clone()
             .unwrap_or_else(|| self.host.next_name(self.runtime.kind.name()));
         let (parts, process) = Making::begin(self, &id)?.parts(self, spec, guest, &id)?;
+        let mut ready = spec.ready.clone();
+        if let Some(ready) = &mut ready
+            && let Err(error) = ready.fill_in(&parts.network_states())
+        {
+            parts.give_back();
+            return Err(error);
+        }
+        let readiness = Readiness::new(ready.as_ref()).inspect_err(|_| parts.give_back())?;
         recorder.record(Phase::SpecChecked);
         let console = Arc::new(ConsoleLog::new(
             usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX),
@@ -319,6 +327,11 @@ impl Making {
         record
             .write(&self.folder)
             .map_err(host_error("cannot write the sandbox's record"))?;
+        let networks = host.networks_of(&self.name, spec, runtime)?;
+        let flags = Flags {
+            has_network: networks.is_some(),
+            ..flags
+        };
         let rootfs = rootfs(host, guest, &self.name)?;
         let process = process(guest, &rootfs)?;
         let account = account(&process, &rootfs, host.is_rootless)?;
@@ -331,7 +344,7 @@ impl Making {
             root: rootfs.path(),
             hostname: guest.hostname.as_deref().unwrap_or(id),
             cgroup: cgroup.as_ref().filter(|_| !runtime.makes_no_cgroup()).map(Cgroup::name),
-            network: None,
+            network: networks.as_ref().map(ContainerNetworks::namespace),
             is_rootless: host.is_rootless,
             is_unified: host.hierarchy.mode == Mode::Unified,
         })?;
@@ -358,6 +371,7 @@ impl Making {
             folder: self.folder.clone(),
             cgroup,
             rootfs,
+            networks,
             process: document.process().clone().unwrap_or_default(),
             exit_log,
         };

@@ -1,19 +1,20 @@
 //! What all container backends of a process share: the reaper, the thread that waits for things, the folder on disk.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sandbox_core::{Error, ErrorKind, Result};
+use sandbox_core::{Error, ErrorKind, Result, SandboxSpec};
+use sandbox_net::{ContainerNetworks, DEFAULT_RECORDS, NetError, NetNamespace, Networks};
 
 use crate::cgroup::{Hierarchy, Mode};
 use crate::error::host;
 use crate::image::{Store, UnpackLimits};
 use crate::reactor::Reactor;
 use crate::reaper::Reaper;
-use crate::runtime;
+use crate::runtime::{self, OciRuntime, ROOT_NETWORK_SIGN, mistakes_namespaces};
 use crate::state::{self, Home};
 use crate::sweep;
 
@@ -29,6 +30,8 @@ pub struct ContainerOptions {
     pub state: PathBuf,
     /// The folder of unpacked images; see [`Store`].
     pub store: PathBuf,
+    /// The folder of what is written down about networks; see [`Networks`].
+    pub networks: PathBuf,
     /// The program to start as reaper, instead of this one or an installed `sandbox-worker`.
     pub reaper: Option<PathBuf>,
     /// How long one command of a runtime may take before it is killed.
@@ -42,11 +45,17 @@ impl Default for ContainerOptions {
         Self {
             state: state::default_root(),
             store: Store::default_path(),
+            networks: DEFAULT_RECORDS.into(),
             reaper: None,
             call_limit: Duration::from_secs(60),
             runsc_platform: None,
         }
     }
+}
+
+/// Whether what older versions of runsc tell the host's own namespace by is seen in that of a container.
+fn shows_root_sign(networks: &ContainerNetworks) -> std::result::Result<bool, NetError> {
+    NetNamespace::open(networks.namespace())?.run(|| Ok(Path::new(ROOT_NETWORK_SIGN).exists()))
 }
 
 /// What backends share. It ends, and its folder goes, with the last container.
@@ -64,6 +73,7 @@ pub struct Host {
     // Before the thread that it needs.
     reaper: Mutex<Option<Arc<Reaper>>>,
     store: Mutex<Option<Store>>,
+    networks: OnceLock<Networks>,
     /// The thread that waits.
     pub reactor: Reactor,
     made: AtomicU64,
@@ -92,10 +102,46 @@ impl Host {
                 .map_err(host("cannot open /dev/null"))?,
             reaper: Mutex::default(),
             store: Mutex::default(),
+            networks: OnceLock::new(),
             reactor: Reactor::start().map_err(host("cannot start the thread that waits for containers"))?,
             made: AtomicU64::new(0),
             options,
         }))
+    }
+
+    /// Makes the networks that `spec` asks for, by the name that the sandbox has on the host.
+    pub fn networks_of(
+        &self,
+        name: &str,
+        spec: &SandboxSpec,
+        runtime: &OciRuntime,
+    ) -> Result<Option<ContainerNetworks>> {
+        if spec.networks.is_empty() {
+            return Ok(None);
+        }
+        let networks = self.networks().for_container(name, &spec.networks)?;
+        if let Some(networks) = &networks
+            && mistakes_namespaces(runtime)
+            && shows_root_sign(networks).map_err(|error| error.about("networks[0]"))?
+        {
+            let context = format!(
+                "runsc {} takes every network namespace of this host's kernel for the host's own; use a newer runsc",
+                runtime.version
+            );
+            return Err(Error::unsupported("networks[0]", context));
+        }
+        Ok(networks)
+    }
+
+    /// The networks that the SDK manages. What dead processes left of them goes when they are first asked for.
+    fn networks(&self) -> &Networks {
+        self.networks.get_or_init(|| {
+            let networks = Networks::new(&self.options.networks);
+            if let Err(error) = networks.sweep() {
+                tracing::warn!(%error, "left behind by a process that is gone");
+            }
+            networks
+        })
     }
 
     /// The store of root file systems, opened when it is first needed.

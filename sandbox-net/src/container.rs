@@ -1,5 +1,6 @@
 //! All networks of one container: a network namespace, and what is attached to it.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use sandbox_core::spec::{NetworkSpec, TapSpec};
@@ -23,8 +24,11 @@ enum Attached {
 
 #[derive(Debug)]
 enum Namespace {
-    /// One that the embedder gave.
-    Given(PathBuf),
+    /// One that the embedder gave, by a path that means the same to every process as long as it is open.
+    Given {
+        path: PathBuf,
+        _open: NetNamespace,
+    },
     Own(OwnNamespace),
 }
 
@@ -39,10 +43,14 @@ impl Networks {
     pub fn for_container(&self, id: &str, specs: &[NetworkSpec]) -> Result<Option<ContainerNetworks>, Error> {
         refuse_what_only_machines_have(specs)?;
         if let Some(path) = specs.first().and_then(|first| first.netns.as_ref()) {
-            NetNamespace::open(path).map_err(|error| error.about("networks[0].netns"))?;
+            let open = NetNamespace::open(path).map_err(|error| error.about("networks[0].netns"))?;
+            let path = match path.starts_with("/proc/self") || path.starts_with("/proc/thread-self") {
+                true => format!("/proc/{}/fd/{}", std::process::id(), open.as_fd().as_raw_fd()).into(),
+                false => path.clone(),
+            };
             return Ok(Some(ContainerNetworks {
                 attached: Vec::new(),
-                namespace: Namespace::Given(path.clone()),
+                namespace: Namespace::Given { path, _open: open },
             }));
         }
         if specs.is_empty() {
@@ -130,7 +138,7 @@ impl ContainerNetworks {
     /// The namespace, for the runtime.
     pub fn namespace(&self) -> &Path {
         match &self.namespace {
-            Namespace::Given(path) => path,
+            Namespace::Given { path, .. } => path,
             Namespace::Own(namespace) => namespace.path(),
         }
     }
@@ -160,7 +168,7 @@ impl ContainerNetworks {
             first_error = first_error.and(result);
         }
         match &self.namespace {
-            Namespace::Given(_) => first_error,
+            Namespace::Given { .. } => first_error,
             Namespace::Own(namespace) => first_error.and(namespace.teardown()),
         }
     }

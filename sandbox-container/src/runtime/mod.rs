@@ -11,7 +11,7 @@ use sandbox_core::{Error, ErrorKind, Result};
 
 pub use command::{Command, Flags};
 pub use log::complaint;
-pub use version::identify;
+pub use version::{ROOT_NETWORK_SIGN, identify, mistakes_namespaces};
 
 /// A runtime that this crate knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

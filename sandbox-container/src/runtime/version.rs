@@ -55,6 +55,15 @@ pub fn identify(program: &Path, output: &str) -> Result<OciRuntime> {
     })
 }
 
+/// Whether this runsc takes every network namespace for the host's own on kernels that show `ROOT_NETWORK_SIGN` in all
+/// of them: from Linux 6.11 on, and until it looked for something else in 2024.
+pub fn mistakes_namespaces(runtime: &OciRuntime) -> bool {
+    runtime.kind == Kind::Runsc && year(&runtime.version).is_some_and(|year| year < 2024)
+}
+
+/// What older versions of runsc tell the host's own network namespace by.
+pub const ROOT_NETWORK_SIGN: &str = "/proc/sys/net/core/rmem_default";
+
 /// The first two numbers of `1.2.3`; versions of other forms are built by hand and taken as they are.
 fn numbers(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split(['.', '-', '+', '~']);

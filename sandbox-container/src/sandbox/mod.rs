@@ -15,8 +15,8 @@ use sandbox_core::readiness::{Readiness, Signs};
 use sandbox_core::spec::GuestSpec;
 use sandbox_core::stats::{CpuStats, MemoryStats};
 use sandbox_core::{
-    Capability, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, Manifest, Result, Sandbox, SandboxSpec,
-    SnapshotOptions, State, Stats, Teardown, Timeline,
+    Capability, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, Manifest, NetworkState, Result, Sandbox,
+    SandboxSpec, SnapshotOptions, State, Stats, Teardown, Timeline,
 };
 
 pub use life::{Console, Life};
@@ -163,6 +163,10 @@ impl Sandbox for ContainerSandbox {
     fn teardown(&self) -> Teardown {
         self.life.teardown();
         Teardown::new(self.life.clone())
+    }
+
+    fn networks(&self) -> Vec<NetworkState> {
+        self.life.parts.network_states()
     }
 
     fn timeline(&self) -> Timeline {

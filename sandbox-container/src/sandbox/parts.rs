@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::runtime::Process;
-use sandbox_core::{Error, ErrorKind, Result};
+use sandbox_core::{Error, ErrorKind, NetworkState, Result};
+use sandbox_net::ContainerNetworks;
 
 use crate::cgroup::Cgroup;
 use crate::error::host;
@@ -35,6 +36,8 @@ pub struct Parts {
     pub cgroup: Option<Cgroup>,
     /// Its root file system.
     pub rootfs: Rootfs,
+    /// Its networks, where it has others than a loopback of its own.
+    pub networks: Option<ContainerNetworks>,
     /// Its first process.
     pub process: Process,
     /// Where its runtime says how it ended.
@@ -99,11 +102,23 @@ impl Parts {
         Ok((pid, adoption))
     }
 
+    /// What there is to tell of its networks.
+    pub fn network_states(&self) -> Vec<NetworkState> {
+        self.networks
+            .as_ref()
+            .map(ContainerNetworks::states)
+            .unwrap_or_default()
+    }
+
     /// Gives everything back. What cannot be given back stays on record for a sweep.
     pub fn give_back(&self) {
         if let Err(error) = self.command(Command::Delete, "delete") {
             // What the runtime does not know any more needs no deletion; the rest is removed all the same.
             tracing::debug!(id = %self.id, "{}", error.report());
+        }
+        let disconnected = self.networks.as_ref().map_or(Ok(()), ContainerNetworks::teardown);
+        if let Err(error) = disconnected {
+            tracing::warn!(id = %self.id, %error, "a network is left behind for the next sweep");
         }
         let removed = match &self.cgroup {
             Some(cgroup) => cgroup.remove(),

@@ -52,6 +52,9 @@ pub fn create(
     for (index, network) in resolved.networks.iter_mut().enumerate() {
         made.card(&networks, &id, network, index)?;
     }
+    if let Some(ready) = &mut resolved.ready {
+        ready.fill_in(&made.states())?;
+    }
     let sandbox = make(&resolved)?;
     made.taps.clear();
     Ok(match made.attached.is_empty() {
