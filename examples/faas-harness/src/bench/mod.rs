@@ -170,4 +170,4 @@ impl Drop for Deployed<'_> {
 }
 
 /// Ways of starting an instance that experiments compare.
-const ALL_STRATEGIES: &[StartStrategy] = &[StartStrategy::Cold];
+const ALL_STRATEGIES: &[StartStrategy] = &[StartStrategy::Cold, StartStrategy::Fork, StartStrategy::Restore];

@@ -76,6 +76,10 @@ pub enum StartStrategy {
     Cold,
     /// Created and started ahead of requests: `scale.warm` instances stand by, at least one.
     Warm,
+    /// Forked from a first one that is held still.
+    Fork,
+    /// Restored from a snapshot of a first one.
+    Restore,
 }
 
 impl StartStrategy {
@@ -84,6 +88,8 @@ impl StartStrategy {
         match self {
             Self::Cold => "cold",
             Self::Warm => "warm",
+            Self::Fork => "fork",
+            Self::Restore => "restore",
         }
     }
 }
@@ -183,7 +189,7 @@ impl FunctionSpec {
     pub fn warm(&self) -> u32 {
         match self.start {
             StartStrategy::Warm => self.scale.warm.max(1),
-            StartStrategy::Cold => self.scale.warm,
+            StartStrategy::Cold | StartStrategy::Fork | StartStrategy::Restore => self.scale.warm,
         }
     }
 

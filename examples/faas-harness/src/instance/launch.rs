@@ -1,21 +1,27 @@
 //! From a function to a running instance.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sandbox::snapshot::{Given, NetworkOverride, Overrides};
 use sandbox::spec::{GuestSpec, NetworkSpec, SandboxSpec, TapSpec};
-use sandbox::{Error, ErrorKind, Runtime, Sandbox};
+use sandbox::{Error, ErrorKind, RestoreOptions, Restored, Runtime, Sandbox};
 use sandbox_net::{AddressLease, AddressPool};
 
 use super::placeholders::Placeholders;
-use super::{Instance, ReadyBoard, TEARDOWN_PATIENCE};
-use crate::function::{FunctionSpec, Readiness};
+use super::template::Template;
+use super::{Instance, ReadyBoard, TEARDOWN_PATIENCE, TemplateCell};
+use crate::function::{FunctionSpec, Readiness, StartStrategy};
 
 /// Lines of the console that a failed start is explained with.
 const CONSOLE_LINES: usize = 10;
+/// The name of an instance's network in its document.
+const NETWORK: &str = "net";
 /// How often a wait for an instance's own POST looks whether its guest still runs.
 const GUEST_CHECK: Duration = Duration::from_millis(50);
 
@@ -57,14 +63,16 @@ pub struct Launcher {
     ready: ReadyBoard,
     /// Where instances are heard, on every address of the host.
     ready_port: u16,
+    /// Where templates are written.
+    snapshots: PathBuf,
     counter: AtomicU64,
     /// Starts that may run at a time.
     slots: Slots,
 }
 
 impl Launcher {
-    /// A launcher whose instances have addresses of `addresses`.
-    pub fn new(addresses: AddressPool, ready: ReadyBoard, ready_port: u16) -> Self {
+    /// A launcher whose instances have addresses of `addresses`, and whose templates lie in `snapshots`.
+    pub fn new(addresses: AddressPool, ready: ReadyBoard, ready_port: u16, snapshots: PathBuf) -> Self {
         // Starts wait for the kernel as much as they compute; far more at a time only make each of them later.
         let at_a_time = std::thread::available_parallelism().map_or(1, usize::from) * 4;
         Self {
@@ -72,34 +80,86 @@ impl Launcher {
             addresses,
             ready,
             ready_port,
+            snapshots,
             counter: AtomicU64::new(0),
             slots: Slots::new(at_a_time),
         }
     }
 
-    /// Starts an instance and waits until it is ready. Blocks. On failure nothing is left of it.
+    /// Starts an instance the way that `function` says and waits until it is ready; clones are made from what `template`
+    /// holds, which the first of them fills. Blocks. On failure nothing is left of it.
     ///
     /// # Errors
     /// What the SDK says, and what the guest said.
-    pub fn launch(&self, function: &FunctionSpec) -> Result<Instance, LaunchError> {
-        let lease = self.addresses.lease().map_err(|error| LaunchError::internal(&error))?;
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let spec = self.spec(function, &lease, number);
-        let address = SocketAddr::from((lease.guest().address(), function.port));
-        let begin = Instant::now();
+    pub fn launch(&self, function: &FunctionSpec, template: &TemplateCell) -> Result<Instance, LaunchError> {
+        match function.start {
+            StartStrategy::Cold | StartStrategy::Warm => self.boot(function),
+            StartStrategy::Fork => {
+                let template = template.get(|| Template::parent(self.boot(function)?))?;
+                self.clone_of(&template, function)
+            }
+            StartStrategy::Restore => {
+                let folder = self.snapshots.join(&function.name);
+                let template = template.get(|| Template::snapshot(self.boot(function)?, &folder))?;
+                self.clone_of(&template, function)
+            }
+        }
+    }
+
+    fn boot(&self, function: &FunctionSpec) -> Result<Instance, LaunchError> {
+        let place = self.place(function)?;
+        let spec = self.spec(function, &place);
         let _slot = self.slots.take();
-        let sandbox: Arc<dyn Sandbox> = self
-            .runtime
-            .create(&spec)
-            .map_err(|error| LaunchError::new(&error, String::new()))?
-            .into();
-        match self.bring_up(&*sandbox, function, address.ip()) {
+        let begin = Instant::now();
+        let created = self.runtime.create(&spec);
+        let sandbox: Arc<dyn Sandbox> = created.map_err(|error| LaunchError::new(&error, String::new()))?.into();
+        let up = self.bring_up(&*sandbox, function, place.address.ip());
+        Self::finish(sandbox, place, begin, up)
+    }
+
+    /// A clone, which has an address of its own and no other difference.
+    fn clone_of(&self, template: &Template, function: &FunctionSpec) -> Result<Instance, LaunchError> {
+        let place = self.place(function)?;
+        let options = |id| RestoreOptions {
+            overrides: Overrides {
+                id,
+                networks: BTreeMap::from([(NETWORK.to_owned(), place.network_override())]),
+                ..Overrides::default()
+            },
+            start: true,
+            ..RestoreOptions::default()
+        };
+        let _slot = self.slots.take();
+        let begin = Instant::now();
+        let cloned = match template {
+            Template::Snapshot(folder) => self.runtime.restore(folder, &options(Some(place.name.clone()))),
+            Template::Parent(parent) => fork(parent.as_ref(), &options(None)),
+        };
+        let Restored { sandbox, uniqueness } = cloned.map_err(|error| LaunchError::new(&error, String::new()))?;
+        let own_address = match uniqueness.address {
+            Given::NotGiven => Err(Error::unsupported(
+                "start",
+                "this guest cannot be told its new address, so that its clones all have the same: use cold or warm",
+            )),
+            _ => Ok(()),
+        };
+        Self::finish(sandbox.into(), place, begin, own_address)
+    }
+
+    /// An instance if `up`, and nothing otherwise.
+    fn finish(
+        sandbox: Arc<dyn Sandbox>,
+        place: Place,
+        begin: Instant,
+        up: sandbox::Result<()>,
+    ) -> Result<Instance, LaunchError> {
+        match up {
             Ok(()) => Ok(Instance {
                 sandbox,
-                address,
+                address: place.address,
                 connection: None,
                 initialisation: begin.elapsed(),
-                lease,
+                lease: place.lease,
             }),
             Err(error) => {
                 let error = LaunchError::new(&error, sandbox.console().tail(CONSOLE_LINES));
@@ -108,6 +168,16 @@ impl Launcher {
                 Err(error)
             }
         }
+    }
+
+    fn place(&self, function: &FunctionSpec) -> Result<Place, LaunchError> {
+        let lease = self.addresses.lease().map_err(|error| LaunchError::internal(&error))?;
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        Ok(Place {
+            name: format!("{}-{number}", function.name),
+            address: SocketAddr::from((lease.guest().address(), function.port)),
+            lease,
+        })
     }
 
     fn bring_up(&self, sandbox: &dyn Sandbox, function: &FunctionSpec, guest: IpAddr) -> sandbox::Result<()> {
@@ -137,32 +207,67 @@ impl Launcher {
         }
     }
 
-    fn spec(&self, function: &FunctionSpec, lease: &AddressLease, number: u64) -> SandboxSpec {
+    fn spec(&self, function: &FunctionSpec, place: &Place) -> SandboxSpec {
         let mut spec = function.sandbox.clone();
-        let name = format!("{}-{number}", function.name);
-        let (host, guest) = (lease.host(), lease.guest());
+        let (host, guest) = (place.lease.host(), place.lease.guest());
         let values = Placeholders {
             guest_address: guest.to_string(),
             gateway: host.address().into(),
-            instance: name.clone(),
+            instance: place.name.clone(),
             ready_url: format!("http://{}:{}/ready", host.address(), self.ready_port),
         };
         values.fill(&mut spec);
-        spec.id = Some(name);
+        spec.id = Some(place.name.clone());
         // Only a unikernel's family can be told its address by the SDK; others find it among the words filled in above.
         let can_be_told = matches!(spec.guest, GuestSpec::Unikernel(_));
         spec.networks = vec![NetworkSpec {
-            id: "net".to_owned(),
-            tap: TapSpec::Create {
-                name: None,
-                host_address: Some(host.to_string()),
-            },
+            id: NETWORK.to_owned(),
+            tap: place.tap(),
             guest_address: can_be_told.then(|| guest.to_string()),
             gateway: can_be_told.then(|| host.address()),
             ..NetworkSpec::default()
         }];
         spec
     }
+}
+
+/// Where an instance has its place: what only one at a time can have.
+struct Place {
+    name: String,
+    address: SocketAddr,
+    lease: AddressLease,
+}
+
+impl Place {
+    fn tap(&self) -> TapSpec {
+        TapSpec::Create {
+            name: None,
+            host_address: Some(self.lease.host().to_string()),
+        }
+    }
+
+    fn network_override(&self) -> NetworkOverride {
+        NetworkOverride {
+            tap: Some(self.tap()),
+            mac: None,
+            address: Some(self.lease.guest().to_string()),
+        }
+    }
+}
+
+/// One clone of a parent.
+fn fork(parent: Option<&Instance>, options: &RestoreOptions) -> sandbox::Result<Restored> {
+    let parent = parent.map(|parent| parent.sandbox().as_fork());
+    let Some(Some(parent)) = parent else {
+        return Err(Error::unsupported(
+            "start",
+            "this kind of sandbox cannot be forked: use cold or warm",
+        ));
+    };
+    let mut clones = parent.fork(1, options)?;
+    clones
+        .pop()
+        .ok_or_else(|| Error::new(ErrorKind::HostFailure, "a fork made no clone"))
 }
 
 /// A guest that is not ready is no failure, one that has ended is.

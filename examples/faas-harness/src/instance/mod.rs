@@ -3,6 +3,7 @@
 mod launch;
 mod placeholders;
 mod ready;
+mod template;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use sandbox_net::AddressLease;
 
 pub use launch::{LaunchError, Launcher};
 pub use ready::ReadyBoard;
+pub use template::TemplateCell;
 
 use crate::http::body::Body;
 

@@ -9,7 +9,7 @@ use sandbox::Sandbox;
 use tokio::sync::watch;
 
 use crate::function::FunctionSpec;
-use crate::instance::{Instance, LaunchError, Launcher};
+use crate::instance::{Instance, LaunchError, Launcher, TemplateCell};
 use crate::metrics::FunctionMetrics;
 use crate::pool::{Instances, Lease, Pool};
 
@@ -31,6 +31,7 @@ impl Function {
         let starter = Starter {
             spec: Arc::clone(&spec),
             launcher,
+            template: Arc::default(),
             metrics: Arc::clone(&metrics),
             running: Mutex::default(),
             leaving,
@@ -51,6 +52,14 @@ impl Function {
     /// Its instances.
     pub fn pool(&self) -> &Arc<Pool<Starter>> {
         &self.pool
+    }
+
+    /// Gives up what is idle, and refuses requests from now on.
+    pub(super) fn close(&self) {
+        self.pool.close();
+        let starter = self.pool.instances();
+        let template = Arc::clone(&starter.template);
+        starter.leave(move || template.close());
     }
 
     /// Its counters.
@@ -93,12 +102,23 @@ struct Running {
 pub struct Starter {
     spec: Arc<FunctionSpec>,
     launcher: Arc<Launcher>,
+    template: Arc<TemplateCell>,
     metrics: Arc<FunctionMetrics>,
     running: Mutex<HashMap<String, Running>>,
     leaving: watch::Sender<usize>,
 }
 
 impl Starter {
+    /// Gives something back on a thread that may block, and counts it until that is done.
+    fn leave(&self, give_back: impl FnOnce() + Send + 'static) {
+        let leaving = self.leaving.clone();
+        leaving.send_modify(|count| *count += 1);
+        tokio::task::spawn_blocking(move || {
+            give_back();
+            leaving.send_modify(|count| *count -= 1);
+        });
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +130,8 @@ impl Instances for Starter {
 
     async fn start(&self) -> Result<Instance, LaunchError> {
         let (launcher, spec) = (Arc::clone(&self.launcher), Arc::clone(&self.spec));
-        let launched = tokio::task::spawn_blocking(move || launcher.launch(&spec)).await;
+        let template = Arc::clone(&self.template);
+        let launched = tokio::task::spawn_blocking(move || launcher.launch(&spec, &template)).await;
         let launched = launched.unwrap_or_else(|panic| Err(LaunchError::internal(&panic)));
         match &launched {
             Ok(instance) => {
@@ -132,11 +153,6 @@ impl Instances for Starter {
 
     fn discard(&self, instance: Instance) {
         self.running().remove(instance.id());
-        let leaving = self.leaving.clone();
-        leaving.send_modify(|count| *count += 1);
-        tokio::task::spawn_blocking(move || {
-            instance.give_back();
-            leaving.send_modify(|count| *count -= 1);
-        });
+        self.leave(move || instance.give_back());
     }
 }

@@ -58,7 +58,7 @@ pub struct Platform {
     ready: ReadyBoard,
     store: Store,
     host_memory: u64,
-    /// How many instances are being given back.
+    /// How many instances and templates are being given back.
     leaving: watch::Sender<usize>,
 }
 
@@ -74,7 +74,12 @@ impl Platform {
         let platform = Arc::new(Self {
             functions: RwLock::default(),
             changing: Mutex::default(),
-            launcher: Arc::new(Launcher::new(setup.addresses, ready.clone(), setup.ready_port)),
+            launcher: Arc::new(Launcher::new(
+                setup.addresses,
+                ready.clone(),
+                setup.ready_port,
+                setup.state.join("snapshots"),
+            )),
             builtins,
             ready,
             store,
@@ -136,7 +141,7 @@ impl Platform {
         }
         self.save(|specs| specs.retain(|spec| spec.name != name))?;
         if let Some(function) = self.write().remove(name) {
-            function.pool().close();
+            function.close();
         }
         Ok(())
     }
@@ -166,7 +171,7 @@ impl Platform {
     pub async fn close(&self) {
         let functions = self.functions();
         for function in &functions {
-            function.pool().close();
+            function.close();
         }
         for function in &functions {
             function.pool().emptied().await;
@@ -190,7 +195,7 @@ impl Platform {
         let function = Function::new(spec, Arc::clone(&self.launcher), self.leaving.clone());
         let replaced = self.write().insert(name, Arc::new(function));
         if let Some(old) = replaced {
-            old.pool().close();
+            old.close();
         }
     }
 

@@ -120,6 +120,22 @@ fn warm_instances_stand_by_before_any_request() {
 }
 
 #[test]
+fn clones_answer_each_at_an_address_of_its_own() {
+    for start in ["fork", "restore"] {
+        in_namespace(move || {
+            let platform = Platform::serve(&[]);
+            platform.deploy("clone", &format!(r#", "annotations": {{"sandbox.start": "{start}"}}"#));
+            assert_eq!(platform.post("/pre-boot/clone/3", "").json()["started"], 3, "{start}");
+            for _ in 0..3 {
+                assert_eq!(platform.get("/function/clone").status, 200, "{start}");
+            }
+            assert!(platform.end().success());
+            assert_eq!(interfaces(), 1, "{start}: only lo is left");
+        });
+    }
+}
+
+#[test]
 fn the_end_leaves_no_interface_and_no_request_unanswered() {
     in_namespace(|| {
         let platform = Platform::demo();

@@ -86,6 +86,8 @@ pub struct Platform {
     process: Child,
     /// Kept open, so that the platform can go on writing.
     _output: BufReader<ChildStdout>,
+    /// What it would leave behind when it is killed.
+    _state: Folder,
     pub address: SocketAddr,
 }
 
@@ -103,7 +105,9 @@ impl Platform {
     }
 
     fn start(command: &str, arguments: &[&str]) -> Self {
-        let mut process = program(&[command, "--listen", "127.0.0.1:0"])
+        let state = Folder::new();
+        let mut process = program(&[command, "--listen", "127.0.0.1:0", "--state"])
+            .arg(state.path())
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -122,6 +126,7 @@ impl Platform {
         Self {
             process,
             _output: output,
+            _state: state,
             address,
         }
     }
