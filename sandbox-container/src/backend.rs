@@ -101,6 +101,7 @@ impl ContainerBackend {
         let capabilities = self.capabilities();
         refuse::check(spec, &capabilities)?;
         self.refuse_host()?;
+        refuse::check_mounts(guest)?;
         let id = spec
             .id
             .clone()
@@ -323,6 +324,8 @@ impl Making {
             program: runtime.program.clone(),
             root: flags.root.clone(),
             cgroup: cgroup.is_some().then(|| format!("sandbox.{}", self.name)),
+            store: host.options.store.clone(),
+            networks: (!spec.networks.is_empty()).then(|| host.options.networks.clone()),
         };
         record
             .write(&self.folder)

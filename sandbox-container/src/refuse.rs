@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use sandbox_core::snapshot::MemoryRestore;
-use sandbox_core::spec::{HugePages, ReadyCheck};
+use sandbox_core::spec::{ContainerGuest, HugePages, ReadyCheck};
 use sandbox_core::{Capability, Error, RestoreOptions, Result, SandboxSpec};
+
+use crate::error::kind_of;
 
 /// Checks `spec` against what the runtime can do here.
 ///
@@ -64,6 +66,22 @@ pub fn check(spec: &SandboxSpec, capabilities: &BTreeSet<Capability>) -> Result<
         Some((_, field, reason)) => Err(Error::unsupported(field, reason)),
         None => Ok(()),
     }
+}
+
+/// Checks that what is to be mounted is there.
+///
+/// # Errors
+/// The first source that is not.
+pub fn check_mounts(guest: &ContainerGuest) -> Result<()> {
+    for (index, mount) in guest.mounts.iter().enumerate() {
+        if let Err(error) = mount.source.metadata() {
+            let context = format!("cannot mount {}", mount.source.display());
+            return Err(Error::new(kind_of(&error), context)
+                .with_field(format!("guest.container.mounts[{index}].source"))
+                .with_source(error));
+        }
+    }
+    Ok(())
 }
 
 /// Checks what a restore is asked for.

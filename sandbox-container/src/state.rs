@@ -104,6 +104,10 @@ pub struct Record {
     pub root: PathBuf,
     /// Name of the cgroup, where there is one.
     pub cgroup: Option<String>,
+    /// The store that its root file system is from.
+    pub store: PathBuf,
+    /// Where its networks are written down, if it has any.
+    pub networks: Option<PathBuf>,
 }
 
 impl Record {
@@ -175,6 +179,8 @@ mod tests {
             program: "/runc".into(),
             root: "/state".into(),
             cgroup: None,
+            store: "/store".into(),
+            networks: None,
         };
         record.write(&container).unwrap();
         assert_eq!(Record::read(&container).unwrap(), record);

@@ -1,5 +1,6 @@
 //! Removing what a process left behind that ended without a word.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
+use sandbox_net::Networks;
 
 use crate::cgroup::{Cgroup, Hierarchy};
+use crate::image::{Store, UnpackLimits};
 use crate::runtime;
 use crate::state::{self, Record};
 
@@ -52,14 +55,28 @@ fn remove_all(folder: &Path, swept: &mut Swept) {
     let hierarchy = Hierarchy::of_this_host();
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let containers: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let (mut stores, mut networks) = (BTreeSet::new(), BTreeSet::new());
     for container in containers {
         let name = container.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let record = Record::read(&container).ok();
         let name = record.as_ref().map_or(name, |record| record.id.clone());
         match remove_container(&container, record.as_ref(), &hierarchy) {
-            Ok(()) => swept.removed.push(name),
+            Ok(()) => {
+                swept.removed.push(name);
+                stores.extend(record.as_ref().map(|record| record.store.clone()));
+                networks.extend(record.and_then(|record| record.networks));
+            }
             Err(error) => swept.failed.push(format!("{name}: {error}")),
         }
+    }
+    // When no process of theirs is left.
+    for store in stores {
+        let result = Store::open(&store, UnpackLimits::default()).and_then(|store| store.sweep());
+        swept.failed.extend(result.err().map(|error| error.to_string()));
+    }
+    for records in networks {
+        let result = Networks::new(&records).sweep();
+        swept.failed.extend(result.err().map(|error| error.to_string()));
     }
     if swept.failed.is_empty()
         && let Err(error) = fs::remove_dir_all(folder)

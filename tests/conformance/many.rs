@@ -11,8 +11,9 @@ pub fn starts_many_at_once(subject: &dyn Subject) -> Finding {
             scope.spawn(|| {
                 let sandbox = created(&spec);
                 sandbox.start().unwrap();
-                assert_eq!(sandbox.wait(Some(2 * subject.patience())).unwrap(), subject.well());
-                sandbox.teardown().wait(2 * subject.patience()).unwrap();
+                let patience = 10 * subject.patience();
+                assert_eq!(sandbox.wait(Some(patience)).unwrap(), subject.well());
+                sandbox.teardown().wait(patience).unwrap();
             });
         }
     });

@@ -36,6 +36,8 @@ pub fn runtime() -> &'static Runtime {
 pub fn container_options() -> ContainerOptions {
     ContainerOptions {
         reaper: Some(PathBuf::from(env!("CARGO_BIN_EXE_sandbox-worker"))),
+        // Fifty at a time on one emulated processor.
+        call_limit: 10 * PATIENCE,
         ..ContainerOptions::default()
     }
 }

@@ -95,6 +95,12 @@ impl Hierarchy {
         roots.map(|(_, path)| path.clone()).collect()
     }
 
+    /// The roots of all hierarchies, those without a controller included.
+    pub fn all_roots(&self) -> Vec<PathBuf> {
+        let version_1 = self.controllers.iter().map(|(_, path)| path.clone());
+        version_1.chain(self.unified.clone()).collect()
+    }
+
     /// Version 2: makes sure that cgroups below the root have these controllers.
     ///
     /// # Errors

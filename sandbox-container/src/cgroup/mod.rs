@@ -33,6 +33,8 @@ const EMPTYING: Duration = Duration::from_secs(10);
 pub struct Cgroup {
     name: PathBuf,
     folders: Vec<PathBuf>,
+    /// Where a runtime may have made it as well.
+    elsewhere: Vec<PathBuf>,
     is_unified: bool,
 }
 
@@ -47,6 +49,7 @@ impl Cgroup {
                 .iter()
                 .map(|root| root.join(relative))
                 .collect(),
+            elsewhere: hierarchy.all_roots().iter().map(|root| root.join(relative)).collect(),
             is_unified: hierarchy.mode == Mode::Unified,
             name,
         }
@@ -100,7 +103,9 @@ impl Cgroup {
     /// It does not get empty.
     pub fn remove(&self) -> io::Result<()> {
         let deadline = Instant::now() + EMPTYING;
-        self.folders.iter().try_for_each(|folder| remove(folder, deadline))
+        // Where it holds processes first: then the others are empty.
+        let mut all = self.folders.iter().chain(&self.elsewhere);
+        all.try_for_each(|folder| remove(folder, deadline))
     }
 
     /// Lets frozen processes go on, so that a signal that ends them is seen; no error where nothing is frozen.

@@ -135,7 +135,7 @@ impl OciRuntime {
             } => {
                 words.add("checkpoint").pair("--image-path", image);
                 words.pair("--work-path", work);
-                self.add_criu_flags(&mut words);
+                self.add_criu_flags(&mut words, flags);
                 if leave_running {
                     words.add("--leave-running");
                 }
@@ -150,7 +150,7 @@ impl OciRuntime {
             } => {
                 words.add("restore").add("--detach").pair("--image-path", image);
                 words.pair("--work-path", work).pair("--bundle", bundle);
-                self.add_criu_flags(&mut words);
+                self.add_criu_flags(&mut words, flags);
                 words.pair("--pid-file", pid_file).maybe("--console-socket", terminal);
                 words.add(id);
             }
@@ -158,10 +158,14 @@ impl OciRuntime {
         words.0
     }
 
-    /// The network namespace is made anew, and what is in it is not CRIU's to save.
-    fn add_criu_flags(&self, words: &mut Words) {
-        if self.kind == Kind::Runc {
-            words.add("--empty-ns").add("network").add("--file-locks");
+    /// A network namespace that the runtime made is made anew, and what is in it is not CRIU's to save.
+    fn add_criu_flags(&self, words: &mut Words, flags: &Flags) {
+        if self.kind != Kind::Runc {
+            return;
+        }
+        words.add("--file-locks");
+        if !flags.has_network {
+            words.add("--empty-ns").add("network");
         }
     }
 

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbox_core::gate::Gate;
 use sandbox_core::readiness::ReadySignal;
@@ -109,10 +109,10 @@ impl Life {
         let _verb = self.verbs();
         self.lifecycle().apply(Verb::Start)?;
         self.recorder.record(Phase::FirstEntry);
-        if let Err(error) = self
-            .begin_deadline()
-            .and_then(|()| self.parts.command(Command::Start, "start"))
-        {
+        let begin = Instant::now();
+        let started = self.parts.command(Command::Start, "start");
+        // Counted from the call, armed when the runtime is done: before, there is nothing to end.
+        if let Err(error) = started.and_then(|()| self.begin_deadline(begin)) {
             return Err(self.start_failed(error));
         }
         // A process that ended at once has brought the state further already.
@@ -125,7 +125,7 @@ impl Life {
         self.recorder.record(Phase::FirstEntry);
         self.lifecycle().apply(Verb::Start)?;
         let _ = self.lifecycle().apply(Verb::Entered);
-        self.begin_deadline()
+        self.begin_deadline(Instant::now())
     }
 
     fn start_failed(&self, error: Error) -> Error {
@@ -138,7 +138,7 @@ impl Life {
         error
     }
 
-    fn begin_deadline(self: &Arc<Self>) -> Result<()> {
+    fn begin_deadline(self: &Arc<Self>, begin: Instant) -> Result<()> {
         let Some(after) = self.deadline else {
             return Ok(());
         };
@@ -149,7 +149,9 @@ impl Life {
                 life.end(Cause::Deadline);
             }
         };
-        let timer = Timer::start(after, Box::new(action)).map_err(host("cannot make a timer"))?;
+        // A timer of no time at all would never go off.
+        let left = after.saturating_sub(begin.elapsed()).max(Duration::from_nanos(1));
+        let timer = Timer::start(left, Box::new(action)).map_err(host("cannot make a timer"))?;
         let watched = self.parts.host.reactor.add(Arc::new(timer));
         self.sources()
             .push(watched.map_err(host("cannot wait for the deadline"))?);

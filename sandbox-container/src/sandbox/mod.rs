@@ -1,5 +1,6 @@
 //! A container behind the trait.
 
+mod counters;
 mod ending;
 mod exec;
 mod life;
@@ -148,6 +149,7 @@ impl Sandbox for ContainerSandbox {
                 guest: usage.cpu,
                 ..CpuStats::default()
             },
+            networks: self.networks().iter().map(counters::of).collect(),
             ..Stats::default()
         })
     }

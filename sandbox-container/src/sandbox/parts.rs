@@ -69,7 +69,12 @@ impl Parts {
         };
         // One log per command: what an earlier one complained of is not this one's.
         let _ = std::fs::remove_file(&flags.log);
-        match self.reaper.run(&call, streams, self.host.options.call_limit)? {
+        // Whose reaper is gone is still to be taken apart.
+        let reaper = match self.reaper.is_gone() {
+            true => self.host.reaper()?,
+            false => Arc::clone(&self.reaper),
+        };
+        match reaper.run(&call, streams, self.host.options.call_limit)? {
             Status::Code(0) => Ok(()),
             status => Err(self.failure(flags, verb, status)),
         }

@@ -3,6 +3,7 @@
 mod checks;
 mod conformance;
 mod emulated;
+mod function;
 mod libtest;
 mod native;
 mod programs;
@@ -11,6 +12,7 @@ mod skips;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -55,6 +57,10 @@ const PACKAGES: &[Package] = &[
         why: "attaches sandboxes to networks by CNI",
     },
     Package {
+        name: "golang-go",
+        why: "compiles a function that is run in containers",
+    },
+    Package {
         name: "nftables",
         why: "translates addresses and publishes ports of sandboxes",
     },
@@ -65,6 +71,10 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "crun",
         why: "is one of the OCI runtimes that are tested",
+    },
+    Package {
+        name: "nodejs",
+        why: "runs a function in containers",
     },
     Package {
         name: "runc",
@@ -89,6 +99,8 @@ struct Plan {
     filter: Option<OsString>,
     /// Variables that tests get besides the user's own.
     environment: Vec<(OsString, OsString)>,
+    /// Files that tests need, at the same path in the emulated host.
+    carried: Vec<PathBuf>,
     /// How long one test program may take.
     program_limit: Duration,
     /// How long all programs in the emulated host may take together.
@@ -109,6 +121,7 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
     let plan = Plan {
         filter,
         environment: Vec::new(),
+        carried: Vec::new(),
         program_limit: Duration::from_secs(600),
         emulated_limit: Duration::from_secs(1200),
     };
@@ -121,6 +134,7 @@ pub(crate) fn soak(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
     let plan = Plan {
         filter,
         environment: vec![(ROUNDS.into(), "full".into())],
+        carried: Vec::new(),
         program_limit: Duration::from_secs(4 * 3600),
         emulated_limit: Duration::from_secs(12 * 3600),
     };
@@ -160,6 +174,10 @@ fn run(workspace: &Workspace, places: Places, mut plan: Plan) -> Result<ExitCode
     }
     let assets = step("building what the tests boot", || Assets::build(workspace))?;
     plan.environment.push((assets::VARIABLE.into(), assets.folder().into()));
+    let function = function::build(workspace)?;
+    plan.environment
+        .push((function::VARIABLE.into(), function.clone().into()));
+    plan.carried.push(function);
     match step("building the tests", || programs::build(workspace)) {
         Ok(built) => {
             report.add_check("building the tests", None);

@@ -30,7 +30,7 @@ const MOST_HOSTS: usize = 4;
 const SCRIPT: &str = "/etc/kvm-host/tests";
 /// Programs of this machine that tests use beside what cargo built: OCI
 /// runtimes, and what they call.
-const PROGRAMS: [&str; 4] = ["runc", "crun", "runsc", "criu"];
+const PROGRAMS: [&str; 5] = ["runc", "crun", "runsc", "criu", "node"];
 /// What the harness exits with when tests failed.
 const TESTS_FAILED: u8 = 101;
 const KILLED: u8 = 128 + 9;
@@ -100,7 +100,11 @@ fn run_part(
         .iter()
         .filter_map(|name| process::find_program(name.as_ref()))
         .collect();
-    let as_they_are = helpers.iter().chain(&programs).map(|file| (file, file));
+    let as_they_are = helpers
+        .iter()
+        .chain(&programs)
+        .chain(&plan.carried)
+        .map(|file| (file, file));
     host.carried
         .extend(copies.chain(as_they_are).map(|(source, destination)| Carried::Path {
             source: source.clone(),
@@ -173,6 +177,7 @@ mod tests {
         let plan = Plan {
             filter: None,
             environment: Vec::new(),
+            carried: Vec::new(),
             program_limit: Duration::from_secs(5),
             emulated_limit: Duration::from_secs(50),
         };

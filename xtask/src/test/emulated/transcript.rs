@@ -167,6 +167,7 @@ mod tests {
         let plan = Plan {
             filter: None,
             environment: Vec::new(),
+            carried: Vec::new(),
             program_limit: Duration::from_secs(5),
             emulated_limit: Duration::from_secs(50),
         };
