@@ -38,6 +38,7 @@ pub use sandbox_core::{
     SandboxSpec, SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, console, error, exit, lifecycle,
     limits, network, pool, snapshot, spec, stats, timeline,
 };
+pub use sandbox_core::{document, listeners};
 pub use sandbox_vmm::{Identification, KvmBackend, KvmOptions, WorkerOptions};
 
 use containers::{Containers, unusable};

@@ -5,7 +5,7 @@
 //! [`run_if_worker`] at the top of `main`. A program that cannot do so needs `sandbox-worker`: named by [`WorkerOptions`](crate::WorkerOptions) or
 //! by the variable `SANDBOX_WORKER`, beside it, or on `PATH`.
 
-pub use sandbox_vmm::worker::seccomp_report;
+pub use sandbox_vmm::worker::{beside_library, seccomp_report};
 
 /// Does a worker's work and does not return, if this process was started as one; otherwise returns at once.
 ///

@@ -1,9 +1,10 @@
 //! A guest's console output, bounded, readable while the guest writes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use crate::listeners::{Listener, Listeners};
 
 /// A piece of console output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,49 +36,6 @@ pub struct ConsoleLog {
     listeners: Listeners,
 }
 
-/// Called at every piece of output and at the end, by whoever brings it and without the log's lock held.
-pub type ConsoleListener = dyn Fn() + Send + Sync;
-
-#[derive(Default)]
-struct Listeners {
-    /// Spares writers the lock while nobody listens.
-    any: AtomicBool,
-    all: Mutex<Vec<Weak<ConsoleListener>>>,
-}
-
-impl std::fmt::Debug for Listeners {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Listeners")
-    }
-}
-
-impl Listeners {
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<ConsoleListener>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, listener: Weak<ConsoleListener>) {
-        self.lock().push(listener);
-        self.any.store(true, Ordering::SeqCst);
-    }
-
-    /// Calls those that are still there, and forgets the others.
-    fn tell(&self) {
-        if !self.any.load(Ordering::SeqCst) {
-            return;
-        }
-        let mut present = Vec::new();
-        {
-            let mut all = self.lock();
-            all.retain(|listener| listener.upgrade().map(|listener| present.push(listener)).is_some());
-            self.any.store(!all.is_empty(), Ordering::SeqCst);
-        }
-        for listener in present {
-            listener();
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 struct Inner {
     /// Position of the first byte that is still held.
@@ -106,7 +64,7 @@ impl ConsoleLog {
 
     /// Has `listener` called at every piece of output from now on and at the end, for as long as it exists. It is
     /// called by whoever writes, so it must return at once. Output that is there already is not told.
-    pub fn listen(&self, listener: Weak<ConsoleListener>) {
+    pub fn listen(&self, listener: Weak<Listener>) {
         self.listeners.add(listener);
     }
 

@@ -50,6 +50,27 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds, in the order of their codes.
+    pub const ALL: [ErrorKind; 17] = [
+        ErrorKind::InvalidSpec,
+        ErrorKind::Unsupported,
+        ErrorKind::WrongState,
+        ErrorKind::NotFound,
+        ErrorKind::PermissionDenied,
+        ErrorKind::InUse,
+        ErrorKind::AlreadyExists,
+        ErrorKind::HostExhausted,
+        ErrorKind::BadImage,
+        ErrorKind::HostFailure,
+        ErrorKind::Timeout,
+        ErrorKind::Cancelled,
+        ErrorKind::GuestEnded,
+        ErrorKind::GuestFault,
+        ErrorKind::Corrupt,
+        ErrorKind::Incompatible,
+        ErrorKind::WorkerLost,
+    ];
+
     /// The code of the C interface.
     pub fn code(self) -> i32 {
         self as i32
@@ -152,6 +173,13 @@ impl std::error::Error for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_are_numbered_without_gaps() {
+        for (index, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.code() as usize, index + 1, "{kind:?}");
+        }
+    }
 
     #[test]
     fn report_holds_field_sentence_and_every_cause() {

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod console;
+pub mod document;
 pub mod error;
 pub mod exit;
 pub mod gate;
 pub mod jail;
 pub mod lifecycle;
 pub mod limits;
+pub mod listeners;
 pub mod network;
 pub mod pool;
 pub mod readiness;

@@ -9,6 +9,7 @@ mod elf;
 mod ext4;
 mod functions;
 mod host_kind;
+mod install;
 mod kvm_host;
 mod packages;
 mod process;
@@ -65,6 +66,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         name: "functions",
         usage: functions::USAGE,
         main: functions::main,
+    },
+    Subcommand {
+        name: "install",
+        usage: install::USAGE,
+        main: install::main,
     },
 ];
 

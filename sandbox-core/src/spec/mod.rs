@@ -19,15 +19,16 @@ pub use guest::{
 pub use network::{BridgeSpec, CniSpec, PortProtocol, PortSpec};
 pub use ready::ReadyCheck;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::document;
+use crate::error::Result;
 use crate::limits::Limits;
 
 /// Largest number of virtual processors.
 pub const MAX_VCPUS: u32 = 32;
 /// Memory unless the spec says otherwise, in bytes.
 pub const DEFAULT_MEMORY: u64 = 128 << 20;
-/// A JSON document larger than this is refused unread, in bytes: it bounds what a hostile tenant's spec costs.
-pub const MAX_SPEC_BYTES: usize = 1 << 20;
+/// A JSON document larger than this is refused unread, in bytes.
+pub const MAX_SPEC_BYTES: usize = document::MAX_BYTES;
 
 /// A sandbox's description.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,24 +169,7 @@ impl SandboxSpec {
     /// # Errors
     /// [`ErrorKind::InvalidSpec`] with the field's path and, for a closed set of values, the accepted ones.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        if json.len() > MAX_SPEC_BYTES {
-            let context = format!(
-                "the document has {} bytes; at most {MAX_SPEC_BYTES} are read",
-                json.len()
-            );
-            return Err(Error::new(ErrorKind::InvalidSpec, context));
-        }
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let spec: Self = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let path = error.path().to_string();
-            let context = error.inner().to_string();
-            match path.as_str() {
-                "." => Error::new(ErrorKind::InvalidSpec, context),
-                _ => Error::invalid(path, context),
-            }
-        })?;
-        let trailing = deserializer.end();
-        trailing.map_err(|error| Error::new(ErrorKind::InvalidSpec, error.to_string()))?;
+        let spec: Self = document::from_json(json)?;
         spec.validate()?;
         Ok(spec)
     }

@@ -1,6 +1,7 @@
 //! Parsing and validation: any document gives a spec or a typed error.
 
 use super::*;
+use crate::error::ErrorKind;
 use proptest::prelude::*;
 
 const MINIMAL: &str = r#"{"guest": {"linux": {"kernel": "/boot/vmlinuz"}}}"#;

@@ -41,6 +41,7 @@ use crate::machine::host::{KvmFacts, KvmHost};
 pub use client::{WorkerOrder, WorkerSandbox};
 use link::Link;
 use process::{Process, Spawned};
+pub use program::beside_library;
 use protocol::channel::Channel;
 use protocol::{Answer, Filters, JailPlan, Preparation, Request};
 pub use server::run_if_worker;

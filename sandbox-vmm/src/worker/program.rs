@@ -105,6 +105,13 @@ fn places() -> Vec<PathBuf> {
     places
 }
 
+/// The worker's program beside the file that this code was loaded from, if there is one: for embedders that are no Rust
+/// programs.
+pub fn beside_library() -> Option<PathBuf> {
+    let program = object_file()?.with_file_name(PROGRAM_NAME);
+    program.is_file().then_some(program)
+}
+
 /// The file that this code was loaded from: the program, or a shared library.
 fn object_file() -> Option<PathBuf> {
     // SAFETY: the structure is plain data that dladdr fills when it succeeds.

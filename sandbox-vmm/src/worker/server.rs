@@ -205,7 +205,7 @@ impl News {
     /// Has output on `console`, and its end, told.
     fn listen_to(self: &Arc<Self>, console: &Arc<ConsoleLog>) {
         let (news, log) = (Arc::clone(self), Arc::downgrade(console));
-        let listener: Arc<sandbox_core::console::ConsoleListener> = Arc::new(move || {
+        let listener: Arc<sandbox_core::listeners::Listener> = Arc::new(move || {
             let is_closed = || log.upgrade().is_some_and(|log| log.is_closed());
             if !news.told.swap(true, Ordering::AcqRel) || is_closed() {
                 news.tell();

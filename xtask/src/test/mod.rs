@@ -21,6 +21,7 @@ use lexopt::prelude::*;
 
 use crate::assets::{self, Assets};
 use crate::host_kind::{self, HostKind};
+use crate::install;
 use crate::packages::{self, Package};
 use crate::scratch::Scratch;
 use crate::workspace::Workspace;
@@ -51,6 +52,30 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "binutils",
         why: "makes test programs small enough for the emulated host",
+    },
+    Package {
+        name: "g++",
+        why: "compiles the C header as C++",
+    },
+    Package {
+        name: "golang-go",
+        why: "builds and tests the Go package",
+    },
+    Package {
+        name: "libc6-dbg",
+        why: "lets valgrind see into the C library",
+    },
+    Package {
+        name: "pkg-config",
+        why: "tells compilers where the C library is",
+    },
+    Package {
+        name: "python3",
+        why: "calls the C library without a compiler",
+    },
+    Package {
+        name: "valgrind",
+        why: "finds what programs do wrong with memory",
     },
     Package {
         name: "containernetworking-plugins",
@@ -95,6 +120,7 @@ const PACKAGES: &[Package] = &[
 ];
 
 /// What one invocation runs, and how long it may take.
+#[derive(Clone)]
 struct Plan {
     filter: Option<OsString>,
     /// Variables that tests get besides the user's own.
@@ -202,14 +228,19 @@ fn run_tests(
 ) -> Result<()> {
     let mut runs = Vec::new();
     if places != Places::EmulatedOnly {
+        let mut plan = plan.clone();
+        if programs::any_test_needs_library(&built.tests, plan.filter.as_deref())? {
+            let prefix = step("installing the C library", || install::for_tests(workspace))?;
+            plan.environment.push((install::VARIABLE.into(), prefix.into()));
+        }
         step("tests on this machine", || -> Result<()> {
             for program in &built.tests {
-                runs.push(told(run_natively(workspace, plan, kind, program)?));
+                runs.push(told(run_natively(workspace, &plan, kind, program)?));
             }
             Ok(())
         })?;
         runs.push(step("documentation tests", || {
-            run_documentation_tests(workspace, plan, kind).map(told)
+            run_documentation_tests(workspace, &plan, kind).map(told)
         })?);
     }
     let wanted = match places {

@@ -1,8 +1,9 @@
 //! The test programs that cargo builds.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -12,6 +13,9 @@ use crate::workspace::Workspace;
 /// Packages whose integration tests run whole guests, and therefore also run
 /// in the emulated host where this machine's KVM is not complete.
 const GUEST_PACKAGES: [&str; 2] = ["sandbox", "sandbox-vmm"];
+
+/// The package whose tests need the C library to be installed.
+const LIBRARY_PACKAGE: &str = "sandbox-c";
 
 /// One test program.
 pub(super) struct Program {
@@ -56,6 +60,23 @@ pub(super) fn build(workspace: &Workspace) -> Result<Built> {
     // Cargo reports in the order in which builds happen to end.
     built.tests.sort_by(|a, b| a.label.cmp(&b.label));
     Ok(built)
+}
+
+/// Whether the filter leaves any test that needs the C library, which takes a while to build.
+pub(super) fn any_test_needs_library(tests: &[Program], filter: Option<&OsStr>) -> Result<bool> {
+    let mut candidates = tests
+        .iter()
+        .filter(|test| test.package == LIBRARY_PACKAGE && test.label.contains(" tests/"));
+    let Some(filter) = filter else {
+        return Ok(candidates.next().is_some());
+    };
+    for test in candidates {
+        let listed = Command::new(&test.executable).arg("--list").arg(filter).output()?;
+        if String::from_utf8_lossy(&listed.stdout).contains(": test") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Built {
