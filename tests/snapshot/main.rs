@@ -9,5 +9,6 @@ mod fork;
 mod identity;
 mod linux;
 mod linux_identity;
+mod load;
 mod pool;
 mod restore;
