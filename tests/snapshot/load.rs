@@ -58,8 +58,8 @@ fn requests(sandbox: &dyn Sandbox) -> u64 {
     disk.reads + disk.writes
 }
 
-fn writer(disk: &Path) -> SandboxSpec {
-    let mut spec = bare("disk-check", &[&format!("sectors={SECTORS}")]);
+fn writer(disk: &Path, sectors: u64) -> SandboxSpec {
+    let mut spec = bare("disk-check", &[&format!("sectors={sectors}")]);
     spec.disks = vec![DiskSpec {
         id: DISK.to_owned(),
         path: disk.to_owned(),
@@ -92,14 +92,14 @@ fn assert_written(sandbox: &dyn Sandbox, disk: &Path) {
 fn a_guest_that_writes_its_disk_is_moved_again_and_again_and_finds_its_data() {
     let folder = TempFolder::new();
     let mut disk = folder.file("disk-0", &vec![0; SECTORS as usize * SECTOR_BYTES]);
-    let mut sandbox = started(&writer(&disk));
+    let mut sandbox = started(&writer(&disk, SECTORS));
     let mut taken = 0;
     while taken < rounds() {
         if !works_on(&*sandbox) {
             assert_written(&*sandbox, &disk);
             sandbox.teardown().wait(PATIENCE).unwrap();
             fs::write(&disk, vec![0; SECTORS as usize * SECTOR_BYTES]).unwrap();
-            sandbox = started(&writer(&disk));
+            sandbox = started(&writer(&disk, SECTORS));
             continue;
         }
         taken += 1;
@@ -119,6 +119,35 @@ fn a_guest_that_writes_its_disk_is_moved_again_and_again_and_finds_its_data() {
         fs::remove_dir_all(&path).unwrap();
     }
     assert_written(&*sandbox, &disk);
+}
+
+#[test]
+fn forks_of_a_guest_that_writes_a_private_disk_each_find_their_data() {
+    let folder = TempFolder::new();
+    let disk = folder.file("disk", &vec![0; SECTORS as usize * SECTOR_BYTES]);
+    // They all work at the same time.
+    let mut spec = writer(&disk, SECTORS / 4);
+    spec.disks[0].private = true;
+    let parent = started(&spec);
+    let mut clones = Vec::new();
+    while clones.len() < 3 && works_on(&*parent) {
+        let options = RestoreOptions {
+            start: true,
+            ..RestoreOptions::default()
+        };
+        clones.extend(parent.as_fork().unwrap().fork(1, &options).unwrap());
+    }
+    assert!(clones.len() >= 2, "the guest ended too soon");
+    for sandbox in clones.iter().map(|clone| &clone.sandbox).chain([&parent]) {
+        let exit = sandbox.wait(Some(PATIENCE)).unwrap();
+        assert_eq!(exit, Exit::Code(0), "{}", console_text(&**sandbox));
+    }
+    assert!(
+        fs::read(&disk).unwrap().iter().all(|byte| *byte == 0),
+        "nobody writes the file"
+    );
+    let refused = started(&spec).snapshot(&folder.path().join("snapshot"), &SnapshotOptions::default());
+    assert_eq!(refused.unwrap_err().field(), Some("disks[0].private"));
 }
 
 /// Asks again and again over one connection; every answer must be the next one. Ends when `enough` is heard of.

@@ -10,5 +10,6 @@ mod identity;
 mod linux;
 mod linux_identity;
 mod load;
+mod many;
 mod pool;
 mod restore;

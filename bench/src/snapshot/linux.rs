@@ -21,6 +21,8 @@ const WAYS: [Way; 3] = [
     Way::Restore(MemoryRestore::Uffd),
     Way::Fork,
 ];
+/// Clones that are made by one call.
+const BURST: u32 = 16;
 /// In MiB: the second shows that the size does not matter.
 const SIZES: [u64; 2] = [128, 2048];
 
@@ -42,6 +44,9 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
             );
         }
         parent.sandbox.pause()?;
+        for _ in 0..options.rounds {
+            parent.burst(&format!("sdk/{guest}/in_process/fork"), report)?;
+        }
         for way in WAYS {
             let case = format!("sdk/{guest}/in_process/{}", way.name());
             for round in 0..=options.rounds {
@@ -119,9 +124,36 @@ impl Parent {
             if let Some(exit) = call.to(&timeline, Phase::FirstExit) {
                 report.add_span(case, "call_to_first_exit", exit);
             }
+            for stamp in timeline.entries() {
+                if let Some(span) = call.to(&timeline, stamp.phase) {
+                    report.add_span(case, &format!("call_to_phase_{}", stamp.phase.name()), span);
+                }
+            }
             report.add_span(case, "call_to_first_tick", first_tick);
             report.add_span(case, "teardown", tear_down(clone)?);
         } else {
+            tear_down(clone)?;
+        }
+        Ok(())
+    }
+}
+
+impl Parent {
+    /// Many clones by one call: what each takes of it, until it is about to run.
+    fn burst(&self, case: &str, report: &mut Report) -> Result<()> {
+        let before = clock::now();
+        let clones = self
+            .sandbox
+            .as_fork()
+            .context("forks are missing")?
+            .fork(BURST, &sandbox::RestoreOptions::default())?;
+        let span = clock::now().since(before);
+        let each = clock::Span {
+            real: span.real / u64::from(BURST),
+            cpu: span.cpu / u64::from(BURST),
+        };
+        report.add_span(case, "per_clone", each);
+        for clone in clones {
             tear_down(clone)?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::parent::Parent;
 use crate::memory::Usage;
 use crate::report::{Report, Unit};
 
-const COUNTS: [u32; 3] = [1, 10, 100];
+const COUNTS: [u32; 4] = [1, 10, 100, 1000];
 
 /// Forks that run and wait for requests: what this process has more of for each.
 pub(super) fn per_clone(parent: &Parent, report: &mut Report) -> Result<()> {

@@ -31,6 +31,7 @@ impl KvmSandbox {
             let context = "a difference needs track_dirty in the sandbox's spec";
             return Err(Error::unsupported("base", context));
         }
+        self.refuse_private_disks()?;
         let base = options.base.as_deref().map(Folder::open).transpose()?;
         let identity = Identity(random_bytes().map_err(no_randomness)?);
         let writer = FolderWriter::begin(directory, identity)?;
@@ -49,6 +50,21 @@ impl KvmSandbox {
             self.life.stop()?;
         }
         Ok(manifest)
+    }
+}
+
+impl KvmSandbox {
+    /// What is not written must not be missed later.
+    fn refuse_private_disks(&self) -> Result<()> {
+        let disks = &self.life.origin.spec.disks;
+        match disks.iter().position(|disk| disk.private) {
+            Some(index) => {
+                let context = "what the guest wrote to a private disk lives in memory and cannot be stored; fork the \
+                               sandbox, or give it a file of its own to write";
+                Err(Error::unsupported(format!("disks[{index}].private"), context))
+            }
+            None => Ok(()),
+        }
     }
 }
 

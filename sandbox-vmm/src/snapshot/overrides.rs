@@ -64,7 +64,7 @@ fn refuse_unknown<'a>(
 fn override_disk(disk: &mut DiskSpec, given: Option<&DiskOverride>) -> Result<()> {
     let field = |name: &str| format!("overrides.disks.{}{name}", disk.id);
     let Some(given) = given else {
-        return match disk.read_only {
+        return match disk.read_only || disk.private {
             true => Ok(()),
             false => {
                 let context = "the guest writes this disk, which is the original's; name another file, or the same one if \
@@ -73,13 +73,11 @@ fn override_disk(disk: &mut DiskSpec, given: Option<&DiskOverride>) -> Result<()
             }
         };
     };
-    if given.private {
-        return Err(Error::unsupported(
-            field(".private"),
-            "disks have no private layer yet; copy the file",
-        ));
+    if given.private && (disk.read_only || given.read_only == Some(true)) {
+        let context = "contradicts read_only: a disk that is only read has nothing to keep to itself";
+        return Err(Error::invalid(field(".private"), context));
     }
-    let names_it = given.path.is_some() || given.read_only == Some(true);
+    let names_it = given.path.is_some() || given.read_only == Some(true) || given.private || disk.private;
     if !disk.read_only && !names_it {
         return Err(Error::invalid(
             field(".path"),
@@ -89,6 +87,8 @@ fn override_disk(disk: &mut DiskSpec, given: Option<&DiskOverride>) -> Result<()
     if let Some(path) = &given.path {
         disk.path.clone_from(path);
     }
+    // A file that is named for the clone is its own to write, unless it is to be shared.
+    disk.private = given.private || disk.private && given.path.is_none() && given.read_only != Some(true);
     disk.read_only = given.read_only.unwrap_or(disk.read_only);
     disk.rate_limit = given.rate_limit.unwrap_or(disk.rate_limit);
     Ok(())

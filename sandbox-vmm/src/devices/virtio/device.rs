@@ -4,7 +4,6 @@ use std::os::fd::RawFd;
 
 use virtio_queue::Queue;
 
-use super::block::Layer;
 use super::{DeviceState, Interrupt, RestoreError, SavedDevice};
 use crate::memory::GuestMemory;
 use crate::renewal::Parts;
@@ -122,11 +121,6 @@ pub trait VirtioDevice: Send {
     /// What a program in the guest that can be reached by this device is to be told when the guest runs again, as a
     /// clone. Returns the parts that it uses; `None` if there is no such program.
     fn tell_identity(&mut self, _record: &[u8; RECORD_SIZE]) -> Option<Parts> {
-        None
-    }
-
-    /// What a disk's driver has written, where that is not in the disk's file.
-    fn layer(&self) -> Option<&Layer> {
         None
     }
 

@@ -102,6 +102,9 @@ pub enum RestoreError {
     /// No device is ever in such a state.
     #[error("no device is ever in the saved state: {0}")]
     Impossible(Impossible),
+    /// What the driver wrote to a private disk could not be copied.
+    #[error("what the guest wrote to its private disk cannot be copied")]
+    Layer(#[source] std::io::Error),
     /// Another device stands in this place.
     #[error("a {found:?} device stands where a {saved:?} device was saved")]
     WrongDevice {

@@ -7,9 +7,8 @@ use super::config::{BlockConfig, BlockError};
 use super::counters::BlockCounters;
 use super::disk::Disk;
 use super::handler::Handler;
-use super::layer::Layer;
 use super::offer;
-use super::persist::BlockState;
+use super::persist::{BlockState, Written};
 use crate::devices::virtio::config_space;
 use crate::devices::virtio::split_queue::required_queues;
 use crate::devices::virtio::{
@@ -95,16 +94,13 @@ impl VirtioDevice for BlockDevice {
         self.serve()
     }
 
-    fn layer(&self) -> Option<&Layer> {
-        self.disk.layer()
-    }
-
     fn save(&mut self) -> SavedDevice {
         SavedDevice {
             positions: self.active.iter().map(Handler::position).collect(),
             state: DeviceState::Block(BlockState {
                 sectors: self.disk.sectors(),
                 features: self.features,
+                written: Written::of(&self.disk),
             }),
         }
     }
@@ -112,6 +108,9 @@ impl VirtioDevice for BlockDevice {
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
         if let DeviceState::Block(state) = state {
             state.check(&self.disk)?;
+            if let Some(layer) = state.written.copy()? {
+                self.disk.go_on_with(layer);
+            }
             self.features = offer::kept(state.features);
         }
         Ok(())

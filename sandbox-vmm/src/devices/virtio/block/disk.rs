@@ -62,6 +62,14 @@ impl Disk {
         self.layer.as_ref()
     }
 
+    /// Takes over what was written to a private disk that this one takes the place of. A disk that is not private was
+    /// given a file to write to instead.
+    pub(super) fn go_on_with(&mut self, layer: Layer) {
+        if self.layer.is_some() {
+            self.layer = Some(layer);
+        }
+    }
+
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only
     }

@@ -30,7 +30,7 @@ pub use counters::BlockCounters;
 pub use device::BlockDevice;
 pub use layer::Layer;
 pub use open::open_disk;
-pub use persist::BlockState;
+pub use persist::{BlockState, Written};
 
 /// Unit of addresses and lengths on a virtio disk, in bytes (§5.2.4).
 const SECTOR_SIZE: u64 = 512;

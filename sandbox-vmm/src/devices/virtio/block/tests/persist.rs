@@ -95,6 +95,7 @@ fn features_that_this_device_does_not_know_are_not_offered() {
     let state = BlockState {
         sectors: SECTORS,
         features: u64::MAX,
+        written: Written::default(),
     };
     device.restore(&DeviceState::Block(state)).unwrap();
     assert_eq!(device.features() & (1 << VIRTIO_BLK_F_MQ), 0);
