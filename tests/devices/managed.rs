@@ -197,7 +197,7 @@ fn a_tap_is_made_in_the_namespace_that_is_named() {
         sandbox.teardown().wait(PATIENCE).unwrap();
 
         let mut wrong = server(NetworkSpec::default());
-        wrong.networks[0].netns = Some("/etc/hostname".into());
+        wrong.networks[0].netns = Some("/etc/passwd".into());
         let error = runtime().create(&wrong).unwrap_err();
         assert_eq!(
             (error.kind(), error.field()),

@@ -12,7 +12,7 @@ use crate::cache::{self, Key};
 const INIT: &[u8] = include_bytes!("../../assets/host-init.sh");
 
 /// Drivers that are loaded at the start of every run.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 14] = [
     // The host's own ports and disk.
     "virtio_pci",
     "virtio_console",
@@ -23,6 +23,13 @@ const MODULES: [&str; 8] = [
     "tun",
     "bridge",
     "veth",
+    // Their addresses, translated by nftables.
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_fib_ipv4",
+    "nft_masq",
+    "nft_nat",
     // Root file systems of containers.
     "overlay",
 ];

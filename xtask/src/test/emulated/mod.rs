@@ -29,8 +29,17 @@ const MOST_HOSTS: usize = 4;
 /// The script that runs one program after another, inside the host.
 const SCRIPT: &str = "/etc/kvm-host/tests";
 /// Programs of this machine that tests use beside what cargo built: OCI
-/// runtimes, and what they call.
-const PROGRAMS: [&str; 5] = ["runc", "crun", "runsc", "criu", "node"];
+/// runtimes and what they call, and what makes networks.
+const PROGRAMS: [&str; 8] = [
+    "runc",
+    "crun",
+    "runsc",
+    "criu",
+    "node",
+    "nft",
+    "/usr/lib/cni/bridge",
+    "/usr/lib/cni/host-local",
+];
 /// What the harness exits with when tests failed.
 const TESTS_FAILED: u8 = 101;
 const KILLED: u8 = 128 + 9;
