@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::{
-    AttachRequest, Attachment, Ipv4Cidr, LinkControl, LinkSettings, NetError, Networks, OwnNamespace, PublishedPort,
-    Tap, nft, sysctl,
+    AttachRequest, Attachment, Ipv4Cidr, LinkControl, LinkSettings, MacAddress, NetError, Networks, OwnNamespace,
+    PublishedPort, Tap, nft, sysctl,
 };
 
 /// The network that the original's guest knows, and that every clone's guest goes on with.
@@ -23,6 +23,9 @@ use crate::{
 pub struct GuestNetwork {
     /// The host's address on the original's tap, which is the guest's gateway, with the prefix length of its network.
     pub gateway: Ipv4Cidr,
+    /// The hardware address of the original's tap ([`LinkControl::state`]). A guest that knows its gateway by it reaches
+    /// the clone's at once, and by another one only when it has asked again. The kernel's choice if left out.
+    pub gateway_mac: Option<MacAddress>,
     /// The guest's address.
     pub guest: Ipv4Addr,
     /// Largest packet in bytes, as the original's tap had it.
@@ -67,13 +70,17 @@ impl Networks {
         }
         let tap = namespace.namespace().run(|| {
             let tap = Tap::create_named(TAP)?;
+            let mut links = LinkControl::open()?;
+            if let Some(mac) = known.gateway_mac {
+                links.set_mac(TAP, mac)?;
+            }
             let settings = LinkSettings {
                 address: Some(known.gateway),
                 mtu: known.mtu,
                 bring_up: true,
                 no_ipv6_link_local: true,
             };
-            LinkControl::open()?.configure(TAP, &settings)?;
+            links.configure(TAP, &settings)?;
             sysctl::switch_on(sysctl::FORWARDING)?;
             nft::translate(OUTWARD, outer.address(), known.guest)?;
             Ok(tap)

@@ -14,6 +14,7 @@ use support::{
     udp_echo,
 };
 
+const GATEWAY_MAC: MacAddress = MacAddress::new([0x02, 0, 0, 0, 0, 0x77]);
 const GUEST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
 
 fn request(id: &str, subnet: &str) -> AttachRequest {
@@ -34,6 +35,7 @@ fn request(id: &str, subnet: &str) -> AttachRequest {
 fn known() -> GuestNetwork {
     GuestNetwork {
         gateway: "172.30.0.1/30".parse().unwrap(),
+        gateway_mac: Some(GATEWAY_MAC),
         guest: GUEST,
         mtu: None,
     }
@@ -46,6 +48,7 @@ fn ask(tap: &Tap, to: SocketAddr) -> SocketAddr {
     let guest_mac = MacAddress::from_seed(1);
     let request = receive_frame(tap, ETHER_TYPE_ARP);
     assert_eq!(request.bytes[38..42], GUEST.octets());
+    assert_eq!(request.bytes[6..12], GATEWAY_MAC.octets());
     send_frame(tap, &arp_reply(&request.bytes, guest_mac));
     let question = receive_frame(tap, ETHER_TYPE_IPV4);
     assert_eq!(question.bytes[30..34], GUEST.octets());

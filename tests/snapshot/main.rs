@@ -11,5 +11,6 @@ mod linux;
 mod linux_identity;
 mod load;
 mod many;
+mod network;
 mod pool;
 mod restore;
