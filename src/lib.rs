@@ -35,8 +35,8 @@ pub use sandbox_container::{ContainerBackend, ContainerOptions, sweep};
 pub use sandbox_core::{
     Backend, Capability, ConsoleChunk, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, FaultReport, Fork,
     Lifecycle, Manifest, NetworkState, Phase, Probe, Registers, Renewed, RestoreOptions, Restored, Result, Sandbox,
-    SandboxSpec, SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, console, error, exit, lifecycle,
-    limits, network, pool, snapshot, spec, stats, timeline,
+    SandboxSpec, SnapshotOptions, State, Stats, Teardown, Timeline, Uniqueness, Verb, Weakness, console, error, exit,
+    lifecycle, limits, network, pool, snapshot, spec, stats, timeline,
 };
 pub use sandbox_core::{document, listeners};
 pub use sandbox_vmm::{Identification, KvmBackend, KvmOptions, WorkerOptions};

@@ -4,7 +4,10 @@
 
 #[path = "../devices/main.rs"]
 mod devices;
+mod home;
 #[path = "../lifecycle.rs"]
 mod lifecycle;
 #[path = "../linux/main.rs"]
 mod linux;
+#[path = "../support/mod.rs"]
+mod support;

@@ -27,7 +27,7 @@ pub trait WorkerEvents: Send + Sync {
     fn ready(&self);
     /// The guest ended.
     fn exited(&self, exit: Exit);
-    /// The worker is gone, with these last words; it is reaped, and all that it held is given back.
+    /// The worker is gone, with these last words; it is reaped, and all that it held is given back. May be told twice.
     fn gone(&self, words: &str);
 }
 
@@ -113,9 +113,12 @@ impl Link {
         Some((channel.as_fd().as_raw_fd(), process.pidfd().as_raw_fd()))
     }
 
-    /// Says who is told of what happens; only the first one counts.
+    /// Says who is told of what happens; only the first one counts. Of a worker that is gone already it is told at once.
     pub fn tell(&self, events: Weak<dyn WorkerEvents>) {
         let _ = self.events.set(events);
+        if let (Some(words), Some(events)) = (self.death.get(), self.listener()) {
+            events.gone(&words);
+        }
     }
 
     /// Whether it can take calls.
@@ -126,6 +129,15 @@ impl Link {
 
     /// Asks for something; the answer is to be awaited by the number that is returned.
     pub fn post(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<u32> {
+        match self.try_post(request, fds) {
+            (id, true) => Ok(id),
+            (_, false) => Err(self.lost()),
+        }
+    }
+
+    /// The same for the steward, which must not wait: false if the worker is dead or dying, which waiting for the answer
+    /// tells.
+    pub(super) fn try_post(&self, request: Request, fds: &[BorrowedFd<'_>]) -> (u32, bool) {
         let _in_order = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let id = {
             let mut calls = self.lock();
@@ -137,12 +149,12 @@ impl Link {
             None => Err(ChannelError::Closed),
         };
         match sent {
-            Ok(()) => Ok(id),
+            Ok(()) => (id, true),
             // It ends: why, it says by its death.
-            Err(ChannelError::Closed) => Err(self.lost()),
+            Err(ChannelError::Closed) => (id, false),
             Err(error) => {
                 self.condemn(&error.to_string());
-                Err(self.lost())
+                (id, false)
             }
         }
     }

@@ -28,7 +28,7 @@ mod steward;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -225,7 +225,8 @@ impl Workers {
             },
         };
         let request = Request::Prepare(Box::new(preparation));
-        let prepared = link.post(request, &[std::os::fd::AsFd::as_fd(&self.kvm)])?;
+        // One that cannot take it has died on its way; whoever asks it for its answer hears of what.
+        let (prepared, _) = link.try_post(request, &[self.kvm.as_fd()]);
         Ok(Candidate { link, prepared })
     }
 
