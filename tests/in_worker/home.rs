@@ -18,7 +18,7 @@ const EMBEDDER: &str = "SANDBOX_TEST_EMBEDDER";
 /// Its KVM device, if it is another one than everybody's.
 const DEVICE: &str = "SANDBOX_TEST_KVM_DEVICE";
 
-fn backend(worker: WorkerOptions) -> KvmBackend {
+pub fn backend(worker: WorkerOptions) -> KvmBackend {
     KvmBackend::open(&KvmOptions {
         worker,
         ..KvmOptions::default()
@@ -66,7 +66,7 @@ fn signal(pid: u32, signal: i32) {
     assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0);
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     // SAFETY: the call has no preconditions.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 #![allow(clippy::duplicate_mod, reason = "each program of tests brings its own support")]
 
+#[cfg(feature = "malice")]
+mod confinement;
 #[path = "../devices/main.rs"]
 mod devices;
 mod home;

@@ -218,6 +218,8 @@ impl Proxy {
                 let _ = self.lifecycle().apply(Verb::Entered);
                 Ok(())
             }
+            // The steward says how the worker ended.
+            Err(error) if error.kind() == ErrorKind::WorkerLost => Err(error),
             Err(error) => {
                 let _ = self.lifecycle().apply(Verb::Failed);
                 self.conclude(Exit::Killed);

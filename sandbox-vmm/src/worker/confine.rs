@@ -16,12 +16,17 @@ pub struct Confined {
     one_more: Condvar,
     /// Opens when the control thread is in its own.
     sealed: Gate<()>,
+    #[cfg(feature = "malice")]
+    sandbox: String,
 }
 
 impl Confined {
-    /// Confinement by `filters`, or by the rest of the jail alone.
-    pub fn new(filters: Option<Filters>) -> Self {
+    /// Confinement by `filters`, or by the rest of the jail alone, of the sandbox of this name.
+    #[cfg_attr(not(feature = "malice"), allow(unused_variables))]
+    pub fn new(filters: Option<Filters>, sandbox: &str) -> Self {
         Self {
+            #[cfg(feature = "malice")]
+            sandbox: sandbox.to_owned(),
             filters,
             entered: Mutex::new(0),
             one_more: Condvar::new(),
@@ -50,6 +55,10 @@ impl Confinement for Confined {
         *self.entered.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.one_more.notify_all();
         self.sealed.wait(None);
+        #[cfg(feature = "malice")]
+        if role == Role::Vcpu {
+            super::malice::attempt_by_name(&self.sandbox);
+        }
     }
 
     fn seal(&self, threads: usize) {

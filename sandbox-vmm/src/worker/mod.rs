@@ -20,6 +20,8 @@ mod confine;
 mod jail;
 mod launch;
 mod link;
+#[cfg(feature = "malice")]
+pub mod malice;
 mod process;
 mod program;
 pub(crate) mod protocol;

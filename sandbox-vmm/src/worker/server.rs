@@ -175,7 +175,7 @@ fn build(
     };
     news.listen_to(&outlets.console);
     let parts = assemble::assemble(host, &shared.library, &spec, &draft, opened, &outlets)?;
-    let confinement = confine::Confined::new(filters);
+    let confinement = confine::Confined::new(filters, &message.id);
     let life = Life::new(outlets, parts.assembly, shared.kick_signal, Arc::new(confinement));
     let name = shared.claim_name(Some(&message.id))?;
     let sandbox = KvmSandbox::new(shared, name, Arc::clone(&life), Readiness::Started, parts.counters);
