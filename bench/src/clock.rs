@@ -13,12 +13,27 @@ pub(crate) struct Span {
     pub(crate) cpu: u64,
 }
 
-/// Real time, and processor time of all threads of this process, in nanoseconds.
+/// Real time, and processor time of all threads of this process and of its children that have ended, in nanoseconds.
 pub(crate) fn now() -> Span {
     Span {
         real: read(libc::CLOCK_MONOTONIC),
-        cpu: read(libc::CLOCK_PROCESS_CPUTIME_ID),
+        cpu: read(libc::CLOCK_PROCESS_CPUTIME_ID) + children(),
     }
+}
+
+fn children() -> u64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the result is written to a variable of this function, which was zeroed before.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    used(&usage)
+}
+
+fn used(usage: &libc::rusage) -> u64 {
+    let nanoseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime)
 }
 
 impl Span {
@@ -54,6 +69,5 @@ pub(crate) fn reap(child: Child) -> io::Result<u64> {
     }
     // SAFETY: zeroed above, and filled by the call that succeeded.
     let usage = unsafe { usage.assume_init() };
-    let nanoseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
-    Ok(nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime))
+    Ok(used(&usage))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sandbox::spec::{GuestSpec, HugePages, Isolation, LinuxGuest, UnikernelFamily, UnikernelGuest};
-use sandbox::{Exit, KvmOptions, Phase, Runtime, SandboxSpec, Timeline};
+use sandbox::{Exit, KvmOptions, Phase, Runtime, SandboxSpec, Timeline, WorkerOptions};
 
 use crate::clock::{self, Span};
 use crate::report::{Report, Unit};
@@ -13,6 +13,8 @@ use crate::{Options, peers};
 
 /// Rounds that are not counted: caches fill, and the kernel is read into the store.
 const WARM_UP: usize = 2;
+/// Longer than it takes to make an idle worker.
+const SETTLE: Duration = Duration::from_millis(100);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const INIT_MARKER: &str = "SANDBOX-INIT";
 /// What the baselines of other monitors were measured with.
@@ -22,22 +24,32 @@ const LINUX_COMMAND_LINE: &str =
 /// `hello`: floor, SDK and QEMU in turn.
 pub(crate) fn hello(options: &Options, report: &mut Report) -> Result<()> {
     let image = Image::write("hello", sandbox_guests::HELLO)?;
-    let runtime = runtime();
-    let spec = bare_spec(image.path());
+    let ways = [
+        ("sdk/hello/in_process", Isolation::InProcess, runtime(0)),
+        ("sdk/hello/worker/cold", Isolation::Worker, runtime(0)),
+        ("sdk/hello/worker/pool", Isolation::Worker, runtime(1)),
+    ];
+    let mut spec = bare_spec(image.path());
     for round in 0..options.rounds + WARM_UP {
         let counted = round >= WARM_UP;
-        if let Some(program) = &options.floor {
-            let floor = peers::floor(program, image.path())?;
+        for (case, jailed) in [("floor/hello", false), ("floor/hello/worker", true)] {
+            let Some(program) = &options.floor else { continue };
+            let floor = peers::floor(program, image.path(), jailed)?;
             if counted {
-                report.add_span("floor/hello", "call_to_first_entry", floor.first_entry);
-                report.add_span("floor/hello", "call_to_first_exit", floor.first_exit);
-                report.add_span("floor/hello", "call_to_torn_down", floor.torn_down);
+                report.add_span(case, "call_to_first_entry", floor.first_entry);
+                report.add_span(case, "call_to_first_exit", floor.first_exit);
+                report.add_span(case, "call_to_torn_down", floor.torn_down);
             }
         }
-        let sdk = cold_start(&runtime, &spec)?;
-        ensure!(sdk.exit == Exit::Code(0), "hello ended by {}", sdk.exit);
-        if counted {
-            add_timeline(report, "sdk/hello/in_process", &sdk);
+        for (case, isolation, runtime) in &ways {
+            spec.isolation = *isolation;
+            let sdk = cold_start(runtime, &spec)?;
+            ensure!(sdk.exit == Exit::Code(0), "{case}: hello ended by {}", sdk.exit);
+            if counted {
+                add_timeline(report, case, &sdk);
+            }
+            // An idle worker is made meanwhile, so that the next round finds one and the others are not disturbed.
+            std::thread::sleep(SETTLE);
         }
         if let Some(qemu) = &options.qemu {
             let mut command = peers::qemu_microvm(qemu);
@@ -69,7 +81,7 @@ pub(crate) fn linux(options: &Options, report: &mut Report) -> Result<()> {
     spec.ready = Some(sandbox::spec::ReadyCheck::Console {
         marker: INIT_MARKER.to_owned(),
     });
-    let runtime = runtime();
+    let runtime = runtime(0);
     for round in 0..options.rounds + 1 {
         let counted = round > 0;
         for (case, huge_pages) in [
@@ -202,9 +214,15 @@ fn qemu_to_init(qemu: &Path, kernel: &Path, initrd: &Path) -> Result<Span> {
     })
 }
 
-fn runtime() -> Runtime {
+/// A runtime that keeps so many workers ready.
+fn runtime(idle: usize) -> Runtime {
+    let worker = WorkerOptions {
+        idle,
+        ..WorkerOptions::default()
+    };
     Runtime::with_kvm_options(KvmOptions {
         cpu_timeline: true,
+        worker,
         ..KvmOptions::default()
     })
 }

@@ -16,21 +16,27 @@ const MANY: u32 = 11_000;
 /// Runs a guest that writes an unowned port many times, and one that does so few times; the difference is the exits'.
 pub(crate) fn round_trip(options: &Options, report: &mut Report) -> Result<()> {
     let runtime = Runtime::with_kvm_options(KvmOptions::default());
+    let homes = [
+        ("sdk/ports/in_process", Isolation::InProcess),
+        ("sdk/ports/worker", Isolation::Worker),
+    ];
     for _ in 0..options.rounds {
-        let few = run(&runtime, FEW)?;
-        let many = run(&runtime, MANY)?;
-        let exits = u64::from(MANY - FEW);
-        let each = Span {
-            real: many.real.saturating_sub(few.real) / exits,
-            cpu: many.cpu.saturating_sub(few.cpu) / exits,
-        };
-        report.add_span("sdk/ports/in_process", "exit_round_trip", each);
+        for (case, home) in homes {
+            let few = run(&runtime, FEW, home)?;
+            let many = run(&runtime, MANY, home)?;
+            let exits = u64::from(MANY - FEW);
+            let each = Span {
+                real: many.real.saturating_sub(few.real) / exits,
+                cpu: many.cpu.saturating_sub(few.cpu) / exits,
+            };
+            report.add_span(case, "exit_round_trip", each);
+        }
     }
     Ok(())
 }
 
-/// From the start to the end of a guest that makes `exits` exits.
-fn run(runtime: &Runtime, exits: u32) -> Result<Span> {
+/// From the start to the end of a guest that makes `exits` exits: real time, and processor time of its vCPU's thread.
+fn run(runtime: &Runtime, exits: u32, home: Isolation) -> Result<Span> {
     let path = std::env::temp_dir().join(format!("sandbox-bench-{}-{exits}.elf", std::process::id()));
     std::fs::File::create(&path)?.write_all(&elf::image(&code(exits)))?;
     let mut spec = SandboxSpec::new(GuestSpec::Unikernel(UnikernelGuest {
@@ -38,13 +44,16 @@ fn run(runtime: &Runtime, exits: u32) -> Result<Span> {
         family: UnikernelFamily::Bare,
         ..Default::default()
     }));
-    spec.isolation = Isolation::InProcess;
+    spec.isolation = home;
     let sandbox = runtime.create(&spec)?;
     std::fs::remove_file(&path)?;
     let before = clock::now();
     sandbox.start()?;
     let exit = sandbox.wait(None)?;
-    let span = clock::now().since(before);
+    let span = Span {
+        cpu: sandbox.stats()?.cpu.guest.unwrap_or_default(),
+        ..clock::now().since(before)
+    };
     ensure!(exit == Exit::Code(0), "the guest ended by {exit}");
     sandbox.teardown().wait(std::time::Duration::from_secs(10))?;
     Ok(span)

@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use sandbox::Runtime;
+use sandbox::spec::Isolation;
+use sandbox::{Runtime, SandboxSpec};
 
 use crate::cold_start::{self, PATIENCE};
 use crate::report::{Report, Unit};
@@ -39,6 +40,21 @@ pub(crate) fn beyond_guest(report: &mut Report) -> Result<()> {
     let beyond = Usage::now()?.private.saturating_sub(before).saturating_sub(touched) / SANDBOXES;
     report.add("sdk/halt/in_process", "private_bytes", Unit::Bytes, beyond as f64, None);
     for sandbox in sandboxes.into_iter().chain([first]) {
+        sandbox.teardown().wait(PATIENCE)?;
+    }
+    of_workers(spec, &runtime, report)
+}
+
+/// What a worker holds privately beside what its guest touched.
+fn of_workers(mut spec: SandboxSpec, runtime: &Runtime, report: &mut Report) -> Result<()> {
+    spec.isolation = Isolation::Worker;
+    for _ in 0..SANDBOXES {
+        let sandbox = runtime.create(&spec)?;
+        sandbox.start()?;
+        let memory = sandbox.stats()?.memory;
+        let private = memory.private.context("the kernel does not tell")?;
+        let beyond = private.saturating_sub(memory.guest_touched.unwrap_or_default());
+        report.add("sdk/halt/worker", "private_bytes", Unit::Bytes, beyond as f64, None);
         sandbox.teardown().wait(PATIENCE)?;
     }
     Ok(())

@@ -17,9 +17,10 @@ pub(crate) struct FloorRound {
     pub(crate) torn_down: Span,
 }
 
-/// One round of the floor program on `image`.
-pub(crate) fn floor(program: &Path, image: &Path) -> Result<FloorRound> {
+/// One round of the floor program on `image`: in one process, or in a jailed one of its own.
+pub(crate) fn floor(program: &Path, image: &Path, jailed: bool) -> Result<FloorRound> {
     let output = Command::new(program)
+        .args(jailed.then_some("--jailed"))
         .arg(image)
         .arg("1")
         .stderr(Stdio::inherit())

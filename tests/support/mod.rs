@@ -48,9 +48,15 @@ pub struct TempFolder(PathBuf);
 impl TempFolder {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("sandbox-test-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
+        let path = loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("sandbox-test-{}-{number}", std::process::id()));
+            // A program may hold this module several times, each with a counter of its own.
+            match fs::create_dir(&path) {
+                Ok(()) => break path,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "{error}"),
+            }
+        };
         Self(path)
     }
 

@@ -14,6 +14,7 @@ mod kvm_host;
 mod packages;
 mod process;
 mod scratch;
+mod seccomp_report;
 mod test;
 mod workspace;
 
@@ -56,6 +57,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         name: "kvm-host",
         usage: kvm_host::USAGE,
         main: kvm_host::main,
+    },
+    Subcommand {
+        name: "seccomp-report",
+        usage: seccomp_report::USAGE,
+        main: seccomp_report::main,
     },
     Subcommand {
         name: "assets",

@@ -86,6 +86,7 @@ struct Proxy {
     exit: Gate<Exit>,
     gone: Gate<()>,
     cgroup: Mutex<Option<Cgroup>>,
+    workers: Weak<Workers>,
 }
 
 impl WorkerSandbox {
@@ -114,6 +115,7 @@ impl WorkerSandbox {
             exit: Gate::default(),
             gone: Gate::default(),
             cgroup: Mutex::new(None),
+            workers: Arc::downgrade(workers),
         });
         let mut sandbox = Self {
             name,
@@ -307,6 +309,12 @@ impl WorkerEvents for Proxy {
             let real = stamp.monotonic.min(now).saturating_sub(self.origin);
             self.outlets.recorder.record_at(stamp.phase, real, stamp.cpu);
         }
+        // An idle worker was taken; one is made for the next sandbox when this one does not wait for it any more.
+        if stamps.iter().any(|stamp| stamp.phase == Phase::FirstEntry)
+            && let Some(workers) = self.workers.upgrade()
+        {
+            workers.refill();
+        }
     }
 
     fn console(&self, start: u64, bytes: &[u8]) {
@@ -474,6 +482,8 @@ impl Sandbox for WorkerSandbox {
 impl Drop for WorkerSandbox {
     fn drop(&mut self) {
         self.proxy.teardown();
+        // One that was never started has not seen to it yet.
+        self.workers.refill();
     }
 }
 

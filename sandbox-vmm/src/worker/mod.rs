@@ -162,7 +162,6 @@ impl Workers {
     /// A worker for a sandbox: one that is ready, or else a new one.
     pub fn take(self: &Arc<Self>) -> Result<Hired> {
         while let Some(candidate) = self.take_idle() {
-            self.refill();
             if candidate.link.is_alive() {
                 return Ok(Hired {
                     link: candidate.link,
@@ -201,8 +200,8 @@ impl Workers {
     }
 
     /// Has the idle workers made up to their number, on the steward's thread and one at a time, so that it attends to
-    /// the others in between.
-    fn refill(self: &Arc<Self>) {
+    /// the others in between. For who has taken one and does not wait for it any more: it would wait for this as well.
+    pub fn refill(self: &Arc<Self>) {
         if self.options.idle > 0 {
             let workers = Arc::downgrade(self);
             self.steward.ask(move |household| refill_one(&workers, household));

@@ -47,6 +47,8 @@ const QEMU_DATA: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 /// Memory for a host in which QEMU and a Linux guest run side by side, in MiB.
 const HOST_MEMORY: u64 = 3000;
 const JSON_NAME: &str = "bench.json";
+/// Names the program of worker processes.
+const WORKER_VARIABLE: &str = "SANDBOX_WORKER";
 
 struct Options {
     name: String,
@@ -59,6 +61,7 @@ struct Options {
 /// The programs that measure.
 struct Programs {
     bench: PathBuf,
+    worker: PathBuf,
     floor: PathBuf,
     qemu: PathBuf,
 }
@@ -145,12 +148,42 @@ fn build(workspace: &Workspace) -> Result<Programs> {
             .cargo()
             .args(["build", "--release", "--quiet", "--package", "sandbox-bench"]),
     )?;
+    let worker = build_worker(workspace)?;
     let qemu = process::find_program("qemu-system-x86_64".as_ref());
     Ok(Programs {
+        worker,
         bench: workspace.target().join("release/sandbox-bench"),
         floor,
         qemu: qemu.context("there is no qemu-system-x86_64")?,
     })
+}
+
+/// The worker as one would install it: without the work of a dynamic linker at each start.
+fn build_worker(workspace: &Workspace) -> Result<PathBuf> {
+    let target = workspace.target().join("static");
+    process::run(
+        workspace
+            .cargo()
+            .args([
+                "rustc",
+                "--release",
+                "--quiet",
+                "--package",
+                "sandbox",
+                "--bin",
+                "sandbox-worker",
+            ])
+            .arg("--target-dir")
+            .arg(&target)
+            .args([
+                "--",
+                "-C",
+                "target-feature=+crt-static",
+                "-C",
+                "relocation-model=static",
+            ]),
+    )?;
+    Ok(target.join("release/sandbox-worker"))
 }
 
 fn native(programs: &Programs, bench: &str, options: &Options, json: &Path) -> Result<()> {
@@ -164,6 +197,7 @@ fn native(programs: &Programs, bench: &str, options: &Options, json: &Path) -> R
         .arg(&programs.qemu)
         .arg("--json")
         .arg(json)
+        .env(WORKER_VARIABLE, &programs.worker)
         .status()?;
     match status.success() {
         true => Ok(()),
@@ -203,6 +237,9 @@ fn emulated(workspace: &Workspace, programs: &Programs, bench: &str, options: &O
         run.carried.push(carried(&programs.qemu));
     }
     run.carried.push(carried(&programs.floor));
+    run.carried.push(carried(&programs.worker));
+    run.environment
+        .push((WORKER_VARIABLE.into(), programs.worker.clone().into()));
     run.assets = true;
     run.icount = true;
     run.memory_mib = Some(HOST_MEMORY);

@@ -3,12 +3,23 @@
 //! Each role has a list of the calls that its threads make, with their arguments where these make a difference; every
 //! other call ends the process. The filters are compiled once per backend, in the embedder.
 
+use std::collections::BTreeMap;
+
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
 use seccompiler::{BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter};
 
 use crate::sandbox::confinement::Role;
 use crate::worker::protocol::Filters;
+
+/// Calls that one program of the compiler looks at.
+const CALLS_PER_PART: usize = 5;
+/// `BPF_LD | BPF_W | BPF_ABS`: a word of `struct seccomp_data`, whose first one is the call's number.
+const LOAD_WORD: u16 = 0x20;
+/// `BPF_JMP | BPF_JGE | BPF_K`.
+const JUMP_IF_AT_LEAST: u16 = 0x35;
+/// `BPF_JMP | BPF_JA`.
+const JUMP: u16 = 0x05;
 
 /// Which arguments of a call are allowed.
 enum Arguments {
@@ -162,16 +173,51 @@ pub fn report() -> String {
     text
 }
 
+/// The filter of a role: one program of the compiler per few calls, by number, behind a table of jumps. The compiler
+/// looks at one call after another; to go through all of them costs at each exit of a guest, and, since the kernel tries
+/// all numbers that there are when a filter is installed, at each start of a worker.
 fn program(role: Role) -> Result<BpfProgram, seccompiler::Error> {
     let calls = CALLS.iter().filter(|call| call.roles.contains(&role));
     let rules = calls.map(|call| Ok((call.number, call.arguments.rules()?)));
-    let filter = SeccompFilter::new(
-        rules.collect::<Result<_, seccompiler::BackendError>>()?,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?;
-    Ok(filter.try_into()?)
+    let rules = rules.collect::<Result<BTreeMap<_, _>, seccompiler::BackendError>>()?;
+    let rules: Vec<_> = rules.into_iter().collect();
+    let mut parts = Vec::new();
+    for few in rules.chunks(CALLS_PER_PART) {
+        let (first, _) = few[0];
+        let filter = SeccompFilter::new(
+            few.iter().cloned().collect(),
+            SeccompAction::KillProcess,
+            SeccompAction::Allow,
+            TargetArch::x86_64,
+        )?;
+        parts.push((first, BpfProgram::try_from(filter)?));
+    }
+    Ok(joined(parts))
+}
+
+/// Programs for calls from a number on each, as one. Each of them looks at the architecture, and ends in every case.
+fn joined(parts: Vec<(i64, BpfProgram)>) -> BpfProgram {
+    let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    let mut joined = vec![instruction(LOAD_WORD, 0, 0, 0)];
+    // Behind the table, which has two instructions for each part but the first, that one comes first.
+    let mut ahead = parts.first().map_or(0, |(_, program)| program.len());
+    let starts: Vec<usize> = parts
+        .iter()
+        .skip(1)
+        .map(|(_, program)| {
+            let start = ahead;
+            ahead += program.len();
+            start
+        })
+        .collect();
+    let last_first = parts.iter().skip(1).zip(&starts).rev();
+    for (place, ((number, _), start)) in last_first.enumerate() {
+        let left = 2 * (starts.len() - place - 1);
+        joined.push(instruction(JUMP_IF_AT_LEAST, 0, 1, *number as u32));
+        joined.push(instruction(JUMP, 0, 0, (left + start) as u32));
+    }
+    joined.extend(parts.into_iter().flat_map(|(_, program)| program));
+    joined
 }
 
 impl Arguments {
@@ -221,6 +267,68 @@ mod tests {
     fn filters_survive_the_way_to_the_worker() {
         let program = program(Role::Vcpu).unwrap();
         assert_eq!(from_bytes(&to_bytes(&program)), program);
+    }
+
+    /// What the program says to a call, run as the kernel would, as far as these programs go.
+    fn verdict(program: &[sock_filter], number: i64, arguments: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend((number as u32).to_le_bytes());
+        data.extend(0xc000_003e_u32.to_le_bytes());
+        data.extend(0u64.to_le_bytes());
+        arguments
+            .iter()
+            .for_each(|argument| data.extend(argument.to_le_bytes()));
+        let (mut accumulator, mut at) = (0u32, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = &program[at];
+            at += 1;
+            let jump = |condition| usize::from(if condition { *jt } else { *jf });
+            match code {
+                0x20 => accumulator = u32::from_le_bytes(data[*k as usize..][..4].try_into().unwrap()),
+                0x05 => at += *k as usize,
+                0x15 => at += jump(accumulator == *k),
+                0x25 => at += jump(accumulator > *k),
+                0x35 => at += jump(accumulator >= *k),
+                0x54 => accumulator &= *k,
+                0x06 => return *k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_call_gets_the_verdict_that_the_list_says() {
+        const ALLOW: u32 = 0x7fff_0000;
+        for role in [Role::Vcpu, Role::Events, Role::Control] {
+            let program = program(role).unwrap();
+            for number in 0..500 {
+                let listed = CALLS
+                    .iter()
+                    .find(|call| call.number == number && call.roles.contains(&role));
+                let (good, bad) = match listed.map(|call| &call.arguments) {
+                    None => (None, Some([0; 6])),
+                    Some(Arguments::Any) => (Some([7; 6]), None),
+                    Some(Arguments::OneOf(argument, values)) => {
+                        let mut good = [0; 6];
+                        good[usize::from(*argument)] = values[values.len() - 1].0;
+                        (Some(good), Some([0xdead; 6]))
+                    }
+                    Some(Arguments::Without(argument, bits, _)) => {
+                        let mut bad = [0; 6];
+                        bad[usize::from(*argument)] = *bits;
+                        (Some([0; 6]), Some(bad))
+                    }
+                };
+                assert!(
+                    good.is_none_or(|arguments| verdict(&program, number, arguments) == ALLOW),
+                    "{role:?} {number}"
+                );
+                assert!(
+                    bad.is_none_or(|arguments| verdict(&program, number, arguments) != ALLOW),
+                    "{role:?} {number}"
+                );
+            }
+        }
     }
 
     #[test]
