@@ -3,6 +3,7 @@
 
 mod clock;
 mod cold_start;
+mod containers;
 mod data_path;
 mod elf;
 mod exits;
@@ -24,6 +25,7 @@ const USAGE: &str = "\
 usage: sandbox-bench BENCH [OPTIONS]
   cold-start         hello from call to torn down: floor, SDK and QEMU in turn
   linux              a stock Linux kernel from call to /init: SDK and QEMU in turn
+  containers         a container from create to given back: SDK and runtime by hand in turn
   data-path          disk and network of a stock Linux guest: what a request costs
   exits              one port-I/O exit to user space and back
   snapshot           snapshots, restores and forks of http-reply
@@ -52,6 +54,7 @@ pub(crate) struct Options {
 }
 
 fn main() -> ExitCode {
+    sandbox::worker::run_if_worker();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,6 +70,7 @@ fn run() -> Result<()> {
     match bench.as_str() {
         "cold-start" => cold_start::hello(&options, &mut report)?,
         "linux" => cold_start::linux(&options, &mut report)?,
+        "containers" => containers::measure(&options, &mut report)?,
         "data-path" => data_path::measure(&options, &mut report)?,
         "snapshot" => snapshot::server(&options, &mut report)?,
         "snapshot-linux" => snapshot::linux(&options, &mut report)?,

@@ -28,6 +28,8 @@ pub(crate) enum Unit {
     Bytes,
     /// A number of things.
     Count,
+    /// How many times as much as something else.
+    Ratio,
 }
 
 /// The samples of one metric of one case.
@@ -112,6 +114,7 @@ impl Report {
             Unit::Instructions => "instr",
             Unit::Bytes => "bytes",
             Unit::Count => "count",
+            Unit::Ratio => "ratio",
         };
         let samples = self
             .cases

@@ -176,7 +176,8 @@ impl Host {
         }
         let program = self.reaper_program()?;
         let context = format!("cannot start the reaper {}", program.display());
-        let reaper = Reaper::start(&program, self.home.path(), &self.reactor).map_err(host(context))?;
+        let reaper =
+            Reaper::start(&program, self.home.path(), &self.reactor, self.options.call_limit).map_err(host(context))?;
         *slot = Some(Arc::clone(&reaper));
         Ok(reaper)
     }

@@ -17,8 +17,8 @@ use super::protocol::{self, Reply, Request, STREAMS, Status, VERSION};
 use super::{IS_OFFERED, server};
 use crate::reactor::{Next, Reactor, Source};
 
-/// Longer than a program takes to start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than a killed process takes to be gone.
+const DYING: Duration = Duration::from_secs(30);
 
 /// What is done when a process has ended, on the thread that serves all containers: it must not wait.
 pub type OnExit = Box<dyn FnOnce(Status) + Send>;
@@ -68,6 +68,7 @@ impl Call {
 /// The reaper as the embedder sees it.
 pub struct Reaper {
     socket: OwnedFd,
+    patience: Duration,
     state: Mutex<State>,
     process: Mutex<Child>,
 }
@@ -91,7 +92,8 @@ struct Starting {
 
 impl Reaper {
     /// Starts `program` as a reaper that sweeps `folder` when this process is gone.
-    pub fn start(program: &Path, folder: &Path, reactor: &Reactor) -> io::Result<Arc<Self>> {
+    /// It may take `patience` for an answer, on a host that is busy with what it starts.
+    pub fn start(program: &Path, folder: &Path, reactor: &Reactor, patience: Duration) -> io::Result<Arc<Self>> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let process = Command::new(program)
             .arg0(server::NAME)
@@ -102,6 +104,7 @@ impl Reaper {
             .spawn()?;
         let reaper = Arc::new(Self {
             socket: ours,
+            patience,
             state: Mutex::default(),
             process: Mutex::new(process),
         });
@@ -114,7 +117,7 @@ impl Reaper {
             },
             &[],
         )?;
-        match hello.wait(Some(PATIENCE)) {
+        match hello.wait(Some(patience)) {
             Some(()) if !reaper.is_gone() => Ok(reaper),
             _ => {
                 reaper.end();
@@ -154,7 +157,7 @@ impl Reaper {
             None => {
                 self.signal(pid, libc::SIGKILL, true);
                 // A killed process ends, unless the kernel itself hangs; then nobody is helped by waiting.
-                ended.wait(Some(PATIENCE));
+                ended.wait(Some(DYING));
                 let program = call.program();
                 Err(CallError::TooLong { program, limit })
             }
@@ -184,7 +187,7 @@ impl Reaper {
             directory: call.directory.clone(),
             cgroups: call.cgroups.clone(),
         };
-        let answer = self.send(&request, streams).map(|()| started.wait(Some(PATIENCE)));
+        let answer = self.send(&request, streams).map(|()| started.wait(Some(self.patience)));
         match answer {
             Ok(Some(Ok(pid))) => Ok(pid),
             Ok(Some(Err(errno))) => Err(CallError::Start {

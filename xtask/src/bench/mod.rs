@@ -21,7 +21,7 @@ use crate::workspace::Workspace;
 
 /// What `cargo xtask help` says about it.
 pub(crate) const USAGE: &str = "\
-bench NAME [OPTIONS]             measure: cold-start, snapshot or data-path
+bench NAME [OPTIONS]             measure: cold-start, containers, snapshot or data-path
     --json FILE         write one JSON object per line
     --rounds N          rounds on this machine (default 30); a fifth of it in the emulated host
     --native-only       leave the emulated host out
@@ -39,6 +39,21 @@ const PACKAGES: [Package; 3] = [
     Package {
         name: "strace",
         why: "counts system calls before a guest runs",
+    },
+];
+
+const RUNTIMES: [Package; 3] = [
+    Package {
+        name: "crun",
+        why: "runs the containers that are measured",
+    },
+    Package {
+        name: "runc",
+        why: "runs the containers that are measured",
+    },
+    Package {
+        name: "runsc",
+        why: "runs the containers that are measured",
     },
 ];
 
@@ -100,8 +115,17 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
                 }
             }
         }
+        "containers" => {
+            packages::ensure(&RUNTIMES)?;
+            if options.native {
+                native(&programs, "containers", &options, &json)?;
+            }
+            if options.emulated {
+                emulated(workspace, &programs, "containers", &options, &json)?;
+            }
+        }
         "data-path" => emulated(workspace, &programs, "data-path", &options, &json)?,
-        other => bail!("there is no bench {other}; there are cold-start, snapshot and data-path"),
+        other => bail!("there is no bench {other}; there are cold-start, containers, snapshot and data-path"),
     }
     if let Some(target) = &options.json {
         fs::copy(&json, target).with_context(|| format!("cannot write {}", target.display()))?;
@@ -235,6 +259,12 @@ fn emulated(workspace: &Workspace, programs: &Programs, bench: &str, options: &O
         run.command.extend(["--qemu".into(), programs.qemu.clone().into()]);
         run.carried = QEMU_DATA.iter().map(|path| carried(Path::new(path))).collect();
         run.carried.push(carried(&programs.qemu));
+    }
+    if bench == "containers" {
+        let runtimes = RUNTIMES
+            .iter()
+            .filter_map(|package| process::find_program(package.name.as_ref()));
+        run.carried.extend(runtimes.map(|path| carried(&path)));
     }
     run.carried.push(carried(&programs.floor));
     run.carried.push(carried(&programs.worker));
