@@ -123,6 +123,7 @@ fn a_sandbox_reaches_the_host_and_what_is_beyond_with_the_hosts_address() {
         let records = Records::new();
         let networks = records.networks();
         let was = forwarding();
+        assert_eq!(was.trim(), "0", "a new namespace does not forward");
         let inner = Container::new(&networks, &request("inner", "sb-in", "10.80.0.0/24"));
         // What is beyond is on another bridge, and knows no way back to the first one's network but the host.
         let beyond = Container::new(&networks, &request("beyond", "sb-out", "10.81.0.0/24"));
@@ -136,7 +137,10 @@ fn a_sandbox_reaches_the_host_and_what_is_beyond_with_the_hosts_address() {
         let from = inner.connect((beyond.address(), 80), PATIENCE).unwrap();
         assert_eq!(pass(&listener, from), beyond.attachment.gateway());
 
-        drop((inner, beyond));
+        // The bridge that came first switched forwarding on, and goes first: the other one still needs it.
+        drop(inner);
+        assert_eq!(forwarding().trim(), "1");
+        drop(beyond);
         assert_nothing_left(&records);
         assert_eq!(forwarding(), was);
     });

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::lease::{self, Lease, Leases};
-use super::{BridgeSettings, Networks};
+use super::{BridgeSettings, Networks, forwarding};
 use crate::records::{self, Lock};
 use crate::{Ipv4Cidr, LinkControl, LinkSettings, MacAddress, NetError, NetNamespace, name, nft, routes, sysctl};
 
@@ -20,8 +20,6 @@ pub(super) struct Record {
     address: Ipv4Addr,
     prefix_len: u8,
     isolated: bool,
-    /// Whether packets were not forwarded before, so that this is to be again.
-    forwarding_was_off: bool,
 }
 
 impl Record {
@@ -55,6 +53,9 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(crate) struct ManagedBridge {
     name: String,
+    networks: Networks,
+    /// What the records of its network namespace begin with.
+    prefix: String,
     folder: PathBuf,
 }
 
@@ -77,9 +78,12 @@ impl ManagedBridge {
                 reason: "has a character that bridges are not named with: use letters, digits, '-', '_' and '.'",
             });
         }
-        let folder = networks.folder("bridges")?.join(format!("{}{name}", prefix()?));
+        let prefix = prefix()?;
+        let folder = networks.folder("bridges")?.join(format!("{prefix}{name}"));
         Ok(Self {
             name: name.to_owned(),
+            networks: networks.clone(),
+            prefix,
             folder,
         })
     }
@@ -96,6 +100,8 @@ impl ManagedBridge {
             .filter(|(_, name)| name::check(name).is_ok())
             .map(|(file, name)| Self {
                 name: name.to_owned(),
+                networks: networks.clone(),
+                prefix: prefix.clone(),
                 folder: folder.join(file),
             })
             .collect())
@@ -132,6 +138,11 @@ impl ManagedBridge {
     fn record_path(&self) -> PathBuf {
         self.folder.join("bridge")
     }
+}
+
+/// Switches forwarding off if whoever switched it on died between removing the last bridge and this.
+pub(super) fn sweep_forwarding(networks: &Networks) -> Result<(), NetError> {
+    forwarding::release(networks, &prefix()?)
 }
 
 /// What the records of the calling thread's network namespace begin with.
@@ -171,24 +182,21 @@ impl LockedBridge<'_> {
             }
             None => free_subnet()?,
         };
-        let mut record = Record {
+        let record = Record {
             address: subnet.address(),
             prefix_len: subnet.prefix_len(),
             isolated: settings.isolated,
-            forwarding_was_off: false,
         };
         // First of all, so that a sweep knows of a bridge that was half made.
-        let write = |record: &Record| write_record(&self.bridge.record_path(), record);
-        write(&record)?;
-        let made = self.make(links, &record).and_then(|()| {
-            record.forwarding_was_off = sysctl::switch_on(sysctl::FORWARDING)?;
-            write(&record)
-        });
+        write_record(&self.bridge.record_path(), &record)?;
+        let made = self
+            .make(links, &record)
+            .and_then(|()| forwarding::need(&self.bridge.networks, &self.bridge.prefix));
         match made {
             Ok(()) => Ok(record),
             Err(error) => {
                 // The error to report is the first one.
-                let _ = self.remove(&record);
+                let _ = self.remove();
                 Err(error)
             }
         }
@@ -217,18 +225,16 @@ impl LockedBridge<'_> {
             return Ok(());
         }
         match records::read::<Record>(&self.bridge.record_path())? {
-            Some(record) => self.remove(&record),
+            Some(_) => self.remove(),
             None => self.remove_records(),
         }
     }
 
-    fn remove(&self, record: &Record) -> Result<(), NetError> {
+    fn remove(&self) -> Result<(), NetError> {
         LinkControl::open()?.delete(&self.bridge.name)?;
         nft::delete_table(&self.bridge.name)?;
-        if record.forwarding_was_off {
-            sysctl::switch_off(sysctl::FORWARDING)?;
-        }
-        self.remove_records()
+        self.remove_records()?;
+        forwarding::release(&self.bridge.networks, &self.bridge.prefix)
     }
 
     fn remove_records(&self) -> Result<(), NetError> {

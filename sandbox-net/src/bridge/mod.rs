@@ -8,10 +8,12 @@
 //! bridges/NAMESPACE-NAME/lock       held while something changes
 //! bridges/NAMESPACE-NAME/bridge     its network
 //! bridges/NAMESPACE-NAME/leases/A   who has the address A; locked by its owner as long as that lives
-//! namespaces/ID                     network namespaces, likewise
+//! NAMESPACE-forwarding              packets were not forwarded before the first bridge came
+//! namespaces/ID                     network namespaces; their locks are in namespace-locks
 //! ```
 
 mod attachment;
+mod forwarding;
 mod lease;
 mod managed;
 
@@ -122,6 +124,7 @@ impl Networks {
             let result = bridge.sweep(&mut swept);
             first_error = first_error.and(result);
         }
+        first_error = first_error.and(managed::sweep_forwarding(self));
         first_error = first_error.and(crate::own_namespace::sweep(self, &mut swept));
         swept.sort();
         swept.dedup();
