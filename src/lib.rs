@@ -31,7 +31,7 @@ pub mod worker;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use sandbox_container::{ContainerBackend, ContainerOptions, sweep};
+pub use sandbox_container::{ContainerBackend, ContainerOptions, image, sweep};
 pub use sandbox_core::{
     Backend, Capability, ConsoleChunk, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, FaultReport, Fork,
     Lifecycle, Manifest, NetworkState, Phase, Probe, Registers, Renewed, RestoreOptions, Restored, Result, Sandbox,
@@ -39,6 +39,7 @@ pub use sandbox_core::{
     lifecycle, limits, network, pool, snapshot, spec, stats, timeline,
 };
 pub use sandbox_core::{document, listeners};
+pub use sandbox_net as net;
 pub use sandbox_vmm::{Identification, KvmBackend, KvmOptions, WorkerOptions};
 
 use containers::{Containers, unusable};
