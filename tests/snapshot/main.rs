@@ -5,6 +5,7 @@
 mod support;
 
 mod checker;
+mod damage;
 mod fork;
 mod identity;
 mod linux;
