@@ -1,11 +1,12 @@
 //! Clones in memory.
 
-use sandbox::snapshot::MemoryRestore;
+use sandbox::snapshot::{DiskOverride, MemoryRestore, Overrides};
+use sandbox::spec::DiskSpec;
 use sandbox::{Capability, ErrorKind, Exit, RestoreOptions, Restored, Sandbox, State};
 use std::time::Duration;
 
 use crate::checker::{self, Report};
-use crate::support::{PATIENCE, bare, created};
+use crate::support::{PATIENCE, TempFolder, bare, created, started};
 
 fn forked(parent: &dyn Sandbox, count: u32) -> Vec<Restored> {
     let options = RestoreOptions {
@@ -119,4 +120,61 @@ fn what_cannot_be_forked_is_told() {
         (ErrorKind::Unsupported, "limits.pids".to_owned())
     );
     assert_eq!(parent.state(), State::Running);
+}
+
+#[test]
+fn clones_of_a_guest_with_a_disk_need_one_of_their_own() {
+    let folder = TempFolder::new();
+    let disk = |name: &str, private: bool| DiskSpec {
+        id: "data".to_owned(),
+        path: folder.file(name, &[0; 64 << 10]),
+        private,
+        ..DiskSpec::default()
+    };
+    let mut spec = checker::spec();
+    spec.disks = vec![disk("written", false)];
+    let parent = started(&spec);
+    parent.wait_ready(PATIENCE).unwrap();
+    let fork = |parent: &dyn Sandbox, overrides: Overrides, count| {
+        let options = RestoreOptions {
+            overrides,
+            start: true,
+            ..RestoreOptions::default()
+        };
+        parent.as_fork().unwrap().fork(count, &options)
+    };
+    let error = fork(&*parent, Overrides::default(), 1).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.field()),
+        (ErrorKind::InvalidSpec, Some("overrides.disks.data"))
+    );
+    let with = |given: DiskOverride| Overrides {
+        disks: [("data".to_owned(), given)].into(),
+        ..Overrides::default()
+    };
+    let private = DiskOverride {
+        private: true,
+        ..DiskOverride::default()
+    };
+    // The parent goes on writing the file, which a clone must not have under it.
+    let error = fork(&*parent, with(private.clone()), 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse, "{}", error.report());
+    let shared = DiskOverride {
+        path: Some(folder.file("shared", &[0; 64 << 10])),
+        ..private
+    };
+    let clones = fork(&*parent, with(shared), 2).unwrap();
+    let reports: Vec<_> = clones.iter().map(|clone| Report::of(&*clone.sandbox)).collect();
+    assert_eq!(reports[0].nonce(), reports[1].nonce());
+    let smaller = DiskOverride {
+        path: Some(folder.file("smaller", &[0; 32 << 10])),
+        ..DiskOverride::default()
+    };
+    let error = fork(&*parent, with(smaller), 1).unwrap_err();
+    assert!(error.report().contains("sectors"), "{}", error.report());
+    spec.disks = vec![disk("private", true)];
+    let parent = started(&spec);
+    parent.wait_ready(PATIENCE).unwrap();
+    let clones = fork(&*parent, Overrides::default(), 3).unwrap();
+    clones.iter().for_each(|clone| drop(Report::of(&*clone.sandbox)));
 }

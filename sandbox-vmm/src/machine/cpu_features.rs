@@ -47,25 +47,38 @@ pub fn find(name: &str) -> Option<Vec<Bit>> {
 
 /// The names of all features in a CPUID.
 pub fn names(cpuid: &[kvm_cpuid_entry2]) -> Vec<&'static str> {
-    let has = |word: &Word, bit: u8| {
-        let entry = cpuid
+    named(|word| word.value(cpuid))
+}
+
+/// The names of the features that are in one CPUID and not in another.
+pub fn missing(cpuid: &[kvm_cpuid_entry2], other: &[kvm_cpuid_entry2]) -> Vec<&'static str> {
+    named(|word| word.value(cpuid) & !word.value(other))
+}
+
+/// The names of the bits that `bits` says are set in each word.
+fn named(bits: impl Fn(&Word) -> u32) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for word in WORDS {
+        let set = bits(word);
+        let of_word = word.names.iter().filter(|(bit, _)| set & (1 << bit) != 0);
+        names.extend(of_word.map(|(_, name)| *name));
+    }
+    names
+}
+
+impl Word {
+    /// The register in a CPUID; 0 where there is no such leaf.
+    fn value(&self, cpuid: &[kvm_cpuid_entry2]) -> u32 {
+        let leaf = cpuid
             .iter()
-            .find(|entry| (entry.function, entry.index) == (word.leaf, word.subleaf));
-        entry.is_some_and(|entry| {
-            let register = match word.register {
-                Register::Eax => entry.eax,
-                Register::Ebx => entry.ebx,
-                Register::Ecx => entry.ecx,
-                Register::Edx => entry.edx,
-            };
-            register & (1 << bit) != 0
+            .find(|entry| (entry.function, entry.index) == (self.leaf, self.subleaf));
+        leaf.map_or(0, |leaf| match self.register {
+            Register::Eax => leaf.eax,
+            Register::Ebx => leaf.ebx,
+            Register::Ecx => leaf.ecx,
+            Register::Edx => leaf.edx,
         })
-    };
-    let of_word = |word: &'static Word| {
-        let present = word.names.iter().filter(|(bit, _)| has(word, *bit));
-        present.map(|(_, name)| *name).collect::<Vec<_>>()
-    };
-    WORDS.iter().flat_map(of_word).collect()
+    }
 }
 
 struct Word {

@@ -41,11 +41,8 @@ pub fn check(host: &KvmHost, saved: &SavedMachine) -> Result<()> {
                 "the guest knows a processor of {theirs}, and this host's is of {ours}"
             ));
         }
-        let known = cpu_features::names(here);
-        let missing: Vec<&str> = cpu_features::names(vcpu.cpuid())
-            .into_iter()
-            .filter(|name| !known.contains(name) && !NOT_OF_THE_HOST.contains(name))
-            .collect();
+        let mut missing = cpu_features::missing(vcpu.cpuid(), here);
+        missing.retain(|name| !NOT_OF_THE_HOST.contains(name));
         if !missing.is_empty() {
             let missing = missing.join(", ");
             return incompatible(format!(
