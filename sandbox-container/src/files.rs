@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use sandbox_core::snapshot::{MAX_MANIFEST_BYTES, Manifest, Verify};
+use sandbox_core::snapshot::{Manifest, Verify};
 use sandbox_core::spec::MAX_SPEC_BYTES;
 use sandbox_core::{Error, ErrorKind, Result, SandboxSpec};
 use sha2::{Digest, Sha256};
@@ -136,7 +136,7 @@ impl Saved {
 /// # Errors
 /// As those of [`Saved::open`].
 pub fn manifest(folder: &Path) -> Result<Manifest> {
-    Manifest::from_json(&bounded(&folder.join(MANIFEST), MAX_MANIFEST_BYTES)?)
+    Manifest::read(folder)
 }
 
 fn bounded(path: &Path, limit: usize) -> Result<Vec<u8>> {

@@ -1,7 +1,9 @@
 //! Snapshots: options, the manifest, and what a clone can rely on being its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +153,8 @@ pub struct Uniqueness {
 
 /// Version of the manifest's own layout, and of the folder's.
 pub const MANIFEST_FORMAT: u32 = 1;
+/// Name of the manifest in a snapshot's folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
 /// A manifest larger than this is refused unread, in bytes: a hostile file must not make us take memory without end.
 pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
 
@@ -245,6 +249,34 @@ impl Manifest {
             true => Ok(manifest),
             false => Err(corrupt("the manifest's checksum does not match".to_owned())),
         }
+    }
+
+    /// Reads the document of the snapshot `folder`. What stands there in a file's place keeps nobody waiting.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], one of the host's for a file that cannot be read, and those of [`Manifest::from_json`].
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST_FILE);
+        let unreadable = |error: io::Error| {
+            let kind = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                _ => ErrorKind::HostFailure,
+            };
+            Error::new(kind, format!("{} cannot be read", path.display())).with_source(error)
+        };
+        // Asked before it is opened: to open a pipe would wait for somebody at its other end.
+        if !path.metadata().map_err(unreadable)?.is_file() {
+            let context = format!("{} is no regular file", path.display());
+            return Err(Error::new(ErrorKind::Corrupt, context));
+        }
+        let mut json = Vec::new();
+        let file = File::open(&path).map_err(unreadable)?;
+        // One byte more shows that there is more.
+        file.take(MAX_MANIFEST_BYTES as u64 + 1)
+            .read_to_end(&mut json)
+            .map_err(unreadable)?;
+        Self::from_json(&json)
     }
 
     fn computed_checksum(&self) -> String {

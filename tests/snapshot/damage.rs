@@ -160,7 +160,7 @@ fn what_cannot_go_on_here_is_refused_with_the_reason() {
     let changes: [(&str, fn(&mut Manifest)); 3] = [
         ("format", |manifest| manifest.format += 1),
         ("aarch64", |manifest| manifest.architecture = "aarch64".to_owned()),
-        ("runc", |manifest| manifest.backend = "runc".to_owned()),
+        ("abacus", |manifest| manifest.backend = "abacus".to_owned()),
     ];
     for (reason, change) in changes {
         let victim = Victim::new();

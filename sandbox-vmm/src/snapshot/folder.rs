@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use sandbox_core::snapshot::{MAX_MANIFEST_BYTES, Verify};
+use sandbox_core::snapshot::Verify;
 use sandbox_core::{Error, ErrorKind, Manifest, Result};
 
 use super::files::read_bounded;
 use super::memory_file::{MemoryFile, MemoryState};
 use super::saved::SavedMachine;
 use super::section::{Identity, MAX_STATE_BYTES, StateFile};
-use super::writing::{MANIFEST_FILE, STATE_FILE};
+use super::writing::STATE_FILE;
 
 /// Instruction set of the guests.
 pub const ARCHITECTURE: &str = "x86_64";
@@ -36,8 +36,7 @@ impl Folder {
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Corrupt`] or [`ErrorKind::Incompatible`].
     pub fn open(path: &Path) -> Result<Self> {
-        let manifest = read_bounded(&path.join(MANIFEST_FILE), MANIFEST_FILE, MAX_MANIFEST_BYTES as u64)?;
-        let manifest = Manifest::from_json(&manifest)?;
+        let manifest = Manifest::read(path)?;
         check_kind(&manifest)?;
         let state = read_bounded(&path.join(STATE_FILE), STATE_FILE, MAX_STATE_BYTES)?;
         let (identity, saved, memory) = parse_state(&state)?;

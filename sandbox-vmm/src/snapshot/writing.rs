@@ -13,14 +13,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use sandbox_core::snapshot::FileRecord;
+use sandbox_core::snapshot::{FileRecord, MANIFEST_FILE};
 use sandbox_core::{Error, ErrorKind, Manifest, Result};
 
 use super::section::Identity;
 use crate::error::kind_of;
 
-/// Name of the manifest.
-pub const MANIFEST_FILE: &str = "manifest.json";
 /// Name of the state file.
 pub const STATE_FILE: &str = "state";
 
