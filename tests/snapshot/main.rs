@@ -13,5 +13,6 @@ mod linux_identity;
 mod load;
 mod many;
 mod network;
+mod paging;
 mod pool;
 mod restore;

@@ -216,6 +216,7 @@ fn new_machine(host: &KvmHost, vm: Arc<Vm>, ports: PortMap, outlets: &Outlets) -
         console,
         software_kvm: host.is_software(),
         vm,
+        pager: None,
     }
 }
 

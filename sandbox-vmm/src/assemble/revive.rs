@@ -21,6 +21,7 @@ use crate::memory::image::MemoryImage;
 use crate::renewal::{self, Channel, NewIdentity, RenewalError};
 use crate::sandbox::Outlets;
 use crate::sandbox::life::Assembly;
+use crate::snapshot::pager::Pager;
 use crate::snapshot::saved::{Origin, SavedMachine};
 use crate::snapshot::section::Identity;
 
@@ -30,14 +31,17 @@ pub enum MemorySource<'a> {
     Image(&'a Arc<MemoryImage>),
     /// Memory of its own, which this fills.
     Filled(&'a dyn Fn(&GuestMemory) -> Result<()>),
+    /// Memory of its own, whose pages come when they are asked for.
+    Paged(&'a dyn Fn(&GuestMemory) -> Result<Pager>),
 }
 
 impl MemorySource<'_> {
     /// Gives memory that is all zero this content.
-    fn fill(&self, memory: &GuestMemory) -> Result<()> {
+    fn fill(&self, memory: &GuestMemory) -> Result<Option<Pager>> {
         match self {
-            Self::Image(image) => Ok(memory.lay_over(image)?),
-            Self::Filled(fill) => fill(memory),
+            Self::Image(image) => Ok(memory.lay_over(image).map(|()| None)?),
+            Self::Filled(fill) => fill(memory).map(|()| None),
+            Self::Paged(page) => page(memory).map(Some),
         }
     }
 }
@@ -108,11 +112,12 @@ pub fn revive(
     let devices = DeviceSet::new(spec, opened, outlets)?;
     let kind = shell_kind(spec, origin.chipset, origin.dense_memory);
     let Shell { vm, vcpus } = library.shells.take(host, &kind, recorder)?;
-    revival.memory.fill(vm.memory())?;
+    let pager = revival.memory.fill(vm.memory())?;
     if let Some(snapshot) = revival.snapshot {
         vm.dirty().begin(snapshot);
     }
     let mut machine = new_machine(host, vm, origin.ports, outlets);
+    machine.pager = pager;
     let counters = devices.install(&mut machine, &devices::slots(spec)?);
     persist::restore(&machine, &saved.devices)?;
     recorder.record(Phase::DevicesReady);

@@ -22,6 +22,7 @@ use sandbox_core::ConsoleLog;
 use crate::devices::legacy::LegacyDevices;
 use crate::devices::mmio_bus::MmioBus;
 use crate::devices::virtio::VirtioDevice;
+use crate::snapshot::pager::Pager;
 use vm::Vm;
 
 /// A virtio device that transport and event loop share.
@@ -41,4 +42,6 @@ pub struct Machine {
     pub software_kvm: bool,
     /// The VM.
     pub vm: Arc<Vm>,
+    /// Serves the pages of a guest that is restored on demand.
+    pub pager: Option<Pager>,
 }

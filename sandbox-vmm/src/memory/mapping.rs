@@ -134,9 +134,16 @@ impl HostMapping {
         }
     }
 
-    /// Where files lie over the anonymous pages, which so have content that nobody needs to have touched.
+    /// Where there is content that nobody needs to have touched: files lie over the anonymous pages, or pages come when
+    /// they are asked for.
     pub fn overlays(&self) -> Vec<Extent> {
         self.overlays.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has these pages count as content though nobody has touched them: they come when they are.
+    pub fn note_content(&self, extents: &[Extent]) {
+        let mut overlays = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
+        *overlays = extent::union(&overlays, extents);
     }
 
     /// Replaces everything by fresh zero pages.

@@ -5,6 +5,7 @@ pub mod image;
 pub mod layout;
 mod mapping;
 pub(crate) mod sealed;
+pub mod userfault;
 
 use std::io;
 use std::ops::Deref;

@@ -84,7 +84,7 @@ impl Life {
         signal: KickSignal,
         confinement: Arc<dyn Confinement>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let life = Arc::new(Self {
             recorder: outlets.recorder,
             console: outlets.console,
             exit: Gate::default(),
@@ -104,7 +104,24 @@ impl Life {
             team: Mutex::new(Team::default()),
             teardown_asked: Gate::default(),
             gone: Gate::default(),
-        })
+        });
+        life.listen_to_pager();
+        life
+    }
+
+    /// Ends the guest when its pages cannot be served any more. The pager takes no lock that somebody may hold who waits
+    /// for a page.
+    fn listen_to_pager(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        self.with_machine(|machine| {
+            if let Some(pager) = &machine.pager {
+                pager.on_failure(Box::new(move |what| {
+                    if let Some(life) = weak.upgrade() {
+                        life.end(host_fault(what));
+                    }
+                }));
+            }
+        });
     }
 
     /// Opens when the guest has ended.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sandbox_core::snapshot::{
-    AfterSnapshot, Given, MANIFEST_FORMAT, MemoryRestore, RestoreOptions, SnapshotOptions, Uniqueness,
+    AfterSnapshot, Given, MANIFEST_FORMAT, MemoryRestore, RestoreOptions, SnapshotOptions, Uniqueness, Verify,
 };
 use sandbox_core::{Error, ErrorKind, Manifest, Phase, Restored, Result, Verb};
 
@@ -19,6 +19,7 @@ use crate::random::random_bytes;
 use crate::renewal::Channel;
 use crate::snapshot::folder::{ARCHITECTURE, BACKEND, Folder};
 use crate::snapshot::memory_file::{self, Layer, MAX_LAYERS, MemoryState, OWN_FILE, base_file};
+use crate::snapshot::pager::Pager;
 use crate::snapshot::section::Identity;
 use crate::snapshot::writing::{FolderWriter, STATE_FILE};
 use crate::snapshot::{compatibility, overrides};
@@ -243,8 +244,14 @@ pub fn restore(shared: &Arc<Shared>, directory: &Path, options: &RestoreOptions)
             berth.fill(shared, &original, &MemorySource::Filled(&fill))?
         }
         MemoryRestore::Uffd => {
-            let context = "demand paging is not there yet; give cow or eager";
-            return Err(Error::unsupported("memory", context));
+            if options.verify == Verify::Full {
+                let context = "a digest reads all of the memory, which demand paging is to spare; give cow or eager";
+                return Err(Error::unsupported("verify", context));
+            }
+            let page = |memory: &GuestMemory| {
+                Pager::start(memory, folder.memory_files()?, directory.to_path_buf(), folder.identity)
+            };
+            berth.fill(shared, &original, &MemorySource::Paged(&page))?
         }
     };
     if options.start {

@@ -4,6 +4,7 @@
 //! manifest.json   what it is of, and which files belong to it; under a checksum, written last
 //! state           spec, vCPUs, chipset, clock, devices, list of stored pages; in checked sections
 //! memory          the stored pages, each at its place
+//! working-set     which pages a restored guest asked for first; a hint that restores by demand paging leave
 //! base-N.memory   for a difference: the memory files of the snapshots that it is a difference to, the oldest 0
 //! ```
 //!
@@ -17,6 +18,7 @@ pub mod folder;
 pub mod images;
 pub mod memory_file;
 pub mod overrides;
+pub mod pager;
 pub mod saved;
 pub mod section;
 pub mod writing;

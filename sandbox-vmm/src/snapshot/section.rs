@@ -53,6 +53,8 @@ pub enum SectionKind {
     Memory = 4,
     /// All devices.
     Devices = 5,
+    /// Pages to read ahead, in a file of its own.
+    WorkingSet = 6,
 }
 
 /// A structure that a section can hold.
@@ -296,7 +298,7 @@ impl<'a> Section<'a> {
     }
 
     fn is_known(&self) -> bool {
-        (SectionKind::Machine as u16..=SectionKind::Devices as u16).contains(&self.kind)
+        (SectionKind::Machine as u16..=SectionKind::WorkingSet as u16).contains(&self.kind)
     }
 }
 

@@ -1,0 +1,241 @@
+//! Page faults that this process serves itself (kernel documentation, admin-guide/mm/userfaultfd.rst).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use super::HostMapping;
+use super::layout::PAGE_SIZE;
+
+const UFFD_API: u64 = 0xaa;
+const USERFAULTFD_IOC_NEW: libc::c_ulong = 0xaa00;
+const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+const UFFDIO_UNREGISTER: libc::c_ulong = 0x8010_aa01;
+const UFFDIO_COPY: libc::c_ulong = 0xc028_aa03;
+const UFFDIO_ZEROPAGE: libc::c_ulong = 0xc020_aa04;
+const REGISTER_MODE_MISSING: u64 = 1;
+const EVENT_PAGEFAULT: u8 = 0x12;
+/// Size of `struct uffd_msg`, and where a page fault's address stands in it.
+const MESSAGE_SIZE: usize = 32;
+const ADDRESS_OFFSET: usize = 16;
+
+#[repr(C)]
+struct Api {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Range {
+    start: u64,
+    len: u64,
+}
+
+#[repr(C)]
+struct Register {
+    range: Range,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Copy {
+    destination: u64,
+    source: u64,
+    len: u64,
+    mode: u64,
+    copied: i64,
+}
+
+#[repr(C)]
+struct ZeroPage {
+    range: Range,
+    mode: u64,
+    zeroed: i64,
+}
+
+/// A mapping whose missing pages are asked for here.
+#[derive(Debug)]
+pub struct Userfault {
+    file: File,
+    start: u64,
+    len: u64,
+}
+
+impl Userfault {
+    /// Takes over the missing pages of `mapping`, which must outlive this.
+    ///
+    /// # Errors
+    /// A kernel without userfaultfd, or a process without the right to serve faults of the kernel (KVM's are).
+    pub fn register(mapping: &HostMapping) -> io::Result<Self> {
+        let userfault = Self {
+            file: open()?,
+            start: mapping.as_ptr() as u64,
+            len: mapping.len() as u64,
+        };
+        let mut api = Api {
+            api: UFFD_API,
+            features: 0,
+            ioctls: 0,
+        };
+        userfault.call(UFFDIO_API, &mut api)?;
+        let mut register = Register {
+            range: userfault.range(),
+            mode: REGISTER_MODE_MISSING,
+            ioctls: 0,
+        };
+        userfault.call(UFFDIO_REGISTER, &mut register)?;
+        Ok(userfault)
+    }
+
+    /// Readable when a page is asked for.
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// The page that is asked for, by its offset; `None` when there is none.
+    pub fn next(&self) -> io::Result<Option<u64>> {
+        let mut message = [0; MESSAGE_SIZE];
+        match (&self.file).read(&mut message) {
+            Ok(MESSAGE_SIZE) if message[0] == EVENT_PAGEFAULT => {
+                let mut address = [0; 8];
+                address.copy_from_slice(&message[ADDRESS_OFFSET..ADDRESS_OFFSET + 8]);
+                let offset = u64::from_le_bytes(address).wrapping_sub(self.start);
+                Ok(Some(offset & !(PAGE_SIZE - 1)))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives pages from `offset` on their content, unless they have some. Whoever waits for them goes on.
+    pub fn fill(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        debug_assert!(offset + bytes.len() as u64 <= self.len);
+        let mut done = 0;
+        while done < bytes.len() {
+            let mut copy = Copy {
+                destination: self.start + offset + done as u64,
+                source: bytes[done..].as_ptr() as u64,
+                len: (bytes.len() - done) as u64,
+                mode: 0,
+                copied: 0,
+            };
+            match self.call(UFFDIO_COPY, &mut copy) {
+                Ok(()) => done = bytes.len(),
+                // A page that is there already: go on behind what was copied and behind it.
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                    done += copy.copied.max(0) as usize + if copy.copied > 0 { 0 } else { PAGE_SIZE as usize };
+                }
+                // The mapping changed under it; KVM asks again.
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => done += copy.copied.max(0) as usize,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the page at `offset` zero, unless it has content.
+    pub fn zero(&self, offset: u64) -> io::Result<()> {
+        let mut zero = ZeroPage {
+            range: Range {
+                start: self.start + offset,
+                len: PAGE_SIZE,
+            },
+            mode: 0,
+            zeroed: 0,
+        };
+        match self.call(UFFDIO_ZEROPAGE, &mut zero) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Gives the missing pages up: whoever waits goes on, with zeros.
+    pub fn give_up(&self) {
+        let mut range = self.range();
+        if let Err(error) = self.call(UFFDIO_UNREGISTER, &mut range) {
+            tracing::error!(%error, "page faults are served no more and cannot be given up");
+        }
+    }
+
+    fn range(&self) -> Range {
+        Range {
+            start: self.start,
+            len: self.len,
+        }
+    }
+
+    fn call<T>(&self, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
+        // SAFETY: each request is called with the structure that the kernel defines for it, which lives for the call.
+        // What the kernel writes beyond it is guest memory's missing pages, to which no Rust reference exists.
+        match unsafe { libc::ioctl(self.file.as_raw_fd(), request as _, std::ptr::from_mut(argument)) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// By the device, whose permissions say who may (Linux from 6.1 on), else by the system call, which wants a capability
+/// or `vm.unprivileged_userfaultfd`.
+fn open() -> io::Result<File> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let descriptor = match OpenOptions::new().read(true).write(true).open("/dev/userfaultfd") {
+        // SAFETY: the request takes flags and makes a descriptor.
+        Ok(device) => unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW as _, flags) },
+        // SAFETY: the call takes flags and makes a descriptor.
+        Err(_) => unsafe { libc::syscall(libc::SYS_userfaultfd, flags) as libc::c_int },
+    };
+    match descriptor {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        _ => Ok(File::from(unsafe { OwnedFd::from_raw_fd(descriptor) })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{GuestMemory, HugePages};
+    use super::*;
+    use vm_memory::{Bytes, GuestAddress};
+
+    #[test]
+    fn a_missing_page_is_asked_for_and_served_once() {
+        let memory = GuestMemory::new(1 << 20, HugePages::Never, false).unwrap();
+        // Not every host lets a process do this; the error says so then.
+        let Ok(userfault) = Userfault::register(memory.mapping()) else {
+            return;
+        };
+        userfault.fill(0x3000, &[7; 2 * PAGE_SIZE as usize]).unwrap();
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x4fff)).unwrap(), 7);
+        userfault.fill(0x2000, &[9; 4 * PAGE_SIZE as usize]).unwrap();
+        let bytes = [0x2000, 0x3000, 0x4000, 0x5000].map(|at| memory.read_obj::<u8>(GuestAddress(at)).unwrap());
+        assert_eq!(bytes, [9, 7, 7, 9], "what is there stays");
+        userfault.zero(0x8000).unwrap();
+        userfault.zero(0x8000).unwrap();
+        let reader = {
+            let memory = memory.clone();
+            std::thread::spawn(move || memory.read_obj::<u8>(GuestAddress(0x9123)).unwrap())
+        };
+        let asked = loop {
+            if let Some(offset) = userfault.next().unwrap() {
+                break offset;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(asked, 0x9000);
+        userfault.fill(asked, &[5; PAGE_SIZE as usize]).unwrap();
+        assert_eq!(reader.join().unwrap(), 5);
+        let other = {
+            let memory = memory.clone();
+            std::thread::spawn(move || memory.read_obj::<u8>(GuestAddress(0xa000)).unwrap())
+        };
+        while userfault.next().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        userfault.give_up();
+        assert_eq!(other.join().unwrap(), 0, "nobody waits for what nobody serves");
+    }
+}

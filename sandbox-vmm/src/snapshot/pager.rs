@@ -1,0 +1,290 @@
+//! Demand paging of a restored guest: its pages are read from the snapshot when they are asked for.
+//!
+//! The first restore of a folder records which pages are asked for, until none is for a while, and leaves the list
+//! beside the snapshot; later restores read these ahead, in the order in which they were wanted, whenever nobody waits.
+//! The list is a hint: what it says is checked to be pages of the snapshot, and a missing or damaged one is made anew.
+//!
+//! The thread that serves needs no lock and no device: whoever waits for a page, a vCPU or a device, is served. When it
+//! cannot read a page any more, because the file was cut or its disk is gone, the sandbox fails, and nobody hangs.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use sandbox_core::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::files::read_bounded;
+use super::memory_file::MemoryFile;
+use super::section::{Identity, SectionKind, SectionState, StateFile, StateWriter};
+use crate::memory::GuestMemory;
+use crate::memory::extent::{self, Extent};
+use crate::memory::layout::PAGE_SIZE;
+use crate::memory::userfault::Userfault;
+
+/// Name of the list of pages to read ahead.
+pub const WORKING_SET_FILE: &str = "working-set";
+/// The list is complete when no page was asked for in this time, in milliseconds.
+const QUIET: i32 = 500;
+/// Most runs in a list, and its largest file in bytes: a hostile one must not make us read without end.
+const MAX_RUNS: usize = 1 << 16;
+const MAX_BYTES: u64 = 2 << 20;
+/// How much is read ahead before somebody who waits is looked for, in bytes.
+const AHEAD: u64 = 64 << 10;
+const STACK_SIZE: usize = 128 << 10;
+
+/// The pages that a guest asked for, in that order.
+#[derive(Debug, Serialize, Deserialize)]
+struct WorkingSet(Vec<Extent>);
+
+impl SectionState for WorkingSet {
+    const KIND: SectionKind = SectionKind::WorkingSet;
+    const VERSION: u16 = 1;
+}
+
+/// What is called when pages cannot be served any more.
+type OnFailure = Box<dyn Fn(String) + Send + Sync>;
+
+/// The thread that serves a guest's missing pages, until this is dropped.
+pub struct Pager {
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<EventFd>,
+    failure: Arc<Failure>,
+}
+
+#[derive(Default)]
+struct Failure {
+    report: OnceLock<OnFailure>,
+    /// What happened before there was anybody to tell.
+    untold: Mutex<Option<String>>,
+}
+
+impl Failure {
+    fn happened(&self, what: String) {
+        match self.report.get() {
+            Some(report) => report(what),
+            None => *self.untold.lock().unwrap_or_else(PoisonError::into_inner) = Some(what),
+        }
+    }
+}
+
+impl Pager {
+    /// Serves the pages of `memory`, which is fresh, from `files`, the oldest layer first. The list of pages to read ahead
+    /// stands in `folder`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the host does not let this process do that.
+    pub fn start(memory: &GuestMemory, files: Vec<MemoryFile>, folder: PathBuf, identity: Identity) -> Result<Self> {
+        let userfault = Userfault::register(memory.mapping()).map_err(|error| {
+            let context = "pages cannot be served on demand: userfaultfd is not to be had; give the process \
+                           CAP_SYS_PTRACE or /dev/userfaultfd, or restore by cow or eager";
+            Error::unsupported("memory", context).with_source(error)
+        })?;
+        let stored = files
+            .iter()
+            .fold(Vec::new(), |sum, file| extent::union(&sum, file.extents()));
+        memory.mapping().note_content(&stored);
+        let stop = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(no_thread)?;
+        let (stop, failure) = (Arc::new(stop), Arc::<Failure>::default());
+        let list = folder.join(WORKING_SET_FILE);
+        let ahead = read_list(&list, identity, memory.size());
+        let service = Service {
+            memory: memory.clone(),
+            userfault,
+            files,
+            recorded: ahead.is_none().then(Vec::new),
+            ahead: ahead.unwrap_or_default().into_iter().collect(),
+            list,
+            identity,
+        };
+        let (stopped, failed) = (Arc::clone(&stop), Arc::clone(&failure));
+        let thread = thread::Builder::new()
+            .name("sandbox-pager".to_owned())
+            .stack_size(STACK_SIZE)
+            .spawn(move || service.run(&stopped, &failed))
+            .map_err(no_thread)?;
+        Ok(Self {
+            thread: Some(thread),
+            stop,
+            failure,
+        })
+    }
+
+    /// Has `report` called when pages cannot be served any more, at once if that is so already.
+    pub fn on_failure(&self, report: OnFailure) {
+        if self.failure.report.set(report).is_ok()
+            && let Some(what) = self
+                .failure
+                .untold
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+        {
+            self.failure.happened(what);
+        }
+    }
+}
+
+impl Drop for Pager {
+    fn drop(&mut self) {
+        // An eventfd that is full is readable all the same.
+        let _ = self.stop.write(1);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the pager panicked");
+        }
+    }
+}
+
+fn no_thread(error: io::Error) -> Error {
+    let context = "the host has no thread or descriptor left to serve pages with";
+    Error::new(ErrorKind::HostExhausted, context).with_source(error)
+}
+
+/// What the thread has.
+struct Service {
+    // The mapping must outlive the registration.
+    userfault: Userfault,
+    memory: GuestMemory,
+    files: Vec<MemoryFile>,
+    /// What was asked for up to now, as long as that is recorded.
+    recorded: Option<Vec<Extent>>,
+    /// What is to be read ahead.
+    ahead: std::collections::VecDeque<Extent>,
+    list: PathBuf,
+    identity: Identity,
+}
+
+/// What the thread was woken by.
+enum Woken {
+    Stop,
+    Fault,
+    Nothing,
+}
+
+impl Service {
+    fn run(mut self, stop: &EventFd, failure: &Failure) {
+        if let Err(error) = self.serve(stop) {
+            failure.happened(format!("the guest's memory cannot be read from its snapshot ({error})"));
+            self.userfault.give_up();
+        }
+    }
+
+    fn serve(&mut self, stop: &EventFd) -> io::Result<()> {
+        loop {
+            match self.wait(stop)? {
+                Woken::Stop => return Ok(()),
+                Woken::Fault => {
+                    while let Some(offset) = self.userfault.next()? {
+                        self.serve_fault(offset)?;
+                    }
+                }
+                Woken::Nothing if self.ahead.is_empty() => self.leave_list(),
+                Woken::Nothing => self.read_ahead()?,
+            }
+        }
+    }
+
+    /// Waits for as long as there is nothing else to do.
+    fn wait(&self, stop: &EventFd) -> io::Result<Woken> {
+        let patience = match (self.ahead.is_empty(), &self.recorded) {
+            (false, _) => 0,
+            (true, Some(recorded)) if !recorded.is_empty() => QUIET,
+            (true, _) => -1,
+        };
+        let descriptor = |fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let mut descriptors = [descriptor(stop.as_raw_fd()), descriptor(self.userfault.fd())];
+        // SAFETY: the array is as long as is said, and lives for the call.
+        let count = unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, patience) };
+        match io::Error::last_os_error() {
+            error if count < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ if count > 0 && descriptors[0].revents != 0 => Ok(Woken::Stop),
+            _ if count > 0 => Ok(Woken::Fault),
+            _ if count < 0 => self.wait(stop),
+            _ => Ok(Woken::Nothing),
+        }
+    }
+
+    fn serve_fault(&mut self, offset: u64) -> io::Result<()> {
+        if offset >= self.memory.size() {
+            return Ok(());
+        }
+        match self.read_page(offset)? {
+            Some(page) => self.userfault.fill(offset, &page)?,
+            None => self.userfault.zero(offset)?,
+        }
+        if let Some(recorded) = self.recorded.as_mut().filter(|recorded| recorded.len() < MAX_RUNS) {
+            extent::push_page(recorded, offset);
+        }
+        Ok(())
+    }
+
+    /// The page's content in the last layer that has it; `None` if none has.
+    fn read_page(&self, offset: u64) -> io::Result<Option<[u8; PAGE_SIZE as usize]>> {
+        use std::os::unix::fs::FileExt;
+        let has = |file: &&MemoryFile| {
+            let extents = file.extents();
+            let behind = extents.partition_point(|extent| extent.offset <= offset);
+            behind > 0 && offset < extents[behind - 1].end()
+        };
+        let Some(file) = self.files.iter().rev().find(has) else {
+            return Ok(None);
+        };
+        let mut page = [0; PAGE_SIZE as usize];
+        file.file().read_exact_at(&mut page, MemoryFile::position(offset))?;
+        Ok(Some(page))
+    }
+
+    /// A little of what is to be read ahead.
+    fn read_ahead(&mut self) -> io::Result<()> {
+        let Some(run) = self.ahead.pop_front() else {
+            return Ok(());
+        };
+        let len = run.len.min(AHEAD);
+        for offset in (run.offset..run.offset + len).step_by(PAGE_SIZE as usize) {
+            if let Some(page) = self.read_page(offset)? {
+                self.userfault.fill(offset, &page)?;
+            }
+        }
+        if len < run.len {
+            self.ahead.push_front(Extent {
+                offset: run.offset + len,
+                len: run.len - len,
+            });
+        }
+        Ok(())
+    }
+
+    /// Leaves what was recorded to later restores. A folder that cannot be written, or is gone, goes without.
+    fn leave_list(&mut self) {
+        let Some(recorded) = self.recorded.take() else {
+            return;
+        };
+        let mut writer = StateWriter::new(self.identity);
+        if writer.add(&WorkingSet(recorded)).is_err() {
+            return;
+        }
+        let partial = self.list.with_extension(format!("{}.partial", std::process::id()));
+        let left = fs::write(&partial, writer.finish()).and_then(|()| fs::rename(&partial, &self.list));
+        if let Err(error) = left {
+            tracing::debug!(%error, "the working set is not kept");
+            let _ = fs::remove_file(&partial);
+        }
+    }
+}
+
+/// The list that an earlier restore left, if it is one of this snapshot.
+fn read_list(path: &std::path::Path, identity: Identity, size: u64) -> Option<Vec<Extent>> {
+    let bytes = read_bounded(path, WORKING_SET_FILE, MAX_BYTES).ok()?;
+    let file = StateFile::parse(&bytes).ok()?;
+    let WorkingSet(runs) = file.get().ok()?;
+    let sound = runs.len() <= MAX_RUNS && runs.iter().all(|run| extent::are_sound(&[*run], size));
+    (sound && file.identity() == identity).then_some(runs)
+}
