@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::time::Duration;
 
 use sandbox::snapshot::{MemoryRestore, Verify};
-use sandbox::{ErrorKind, Exit, RestoreOptions, Restored, Sandbox, SnapshotOptions};
+use sandbox::{ErrorKind, Exit, RestoreOptions, Restored, SnapshotOptions};
 
 use crate::checker::{self, Report};
 use crate::restore::{restored, running, snapshot};
