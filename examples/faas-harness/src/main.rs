@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 
 use crate::function::FunctionSpec;
 use crate::http::{Audience, Server};
+use crate::instance::Networks;
 use crate::options::{Command, Options, USAGE};
 use crate::platform::{Platform, Setup};
 use crate::state_folder::StateFolder;
@@ -74,7 +75,10 @@ async fn serve(options: &Options) -> Result<()> {
     let state = StateFolder::open(options.state.as_deref()).context("cannot make the platform's state folder")?;
     let platform = Platform::open(Setup {
         state: state.path(),
-        addresses: AddressPool::subnets(options.network)?,
+        networks: Networks {
+            micro_vms: AddressPool::subnets(options.network)?,
+            containers: AddressPool::single_addresses(options.container_network)?,
+        },
         ready_port: readiness.address().port(),
     })?;
     if let Some(file) = &options.functions {

@@ -24,7 +24,9 @@ options:
   --listen ADDRESS:PORT   where to listen [127.0.0.1:8080]
   --functions FILE        deploy the functions of this TOML or JSON file
   --state FOLDER          where deployed functions are remembered [none: a folder that goes with the process]
-  --network CIDR          where instances get their addresses from [172.31.0.0/16]
+  --network CIDR          where micro-VMs get their addresses from [172.31.0.0/16]
+  --container-network CIDR
+                          where containers get theirs from, on the bridge faas0 [172.30.0.0/16]
 
 options of bench:
   --out FOLDER            where results go, and where a run that was cut short goes on [faas-results]
@@ -57,8 +59,10 @@ pub struct Options {
     pub functions: Option<PathBuf>,
     /// Where deployed functions are remembered.
     pub state: Option<PathBuf>,
-    /// Where instances get their addresses from.
+    /// Where micro-VMs get their addresses from.
     pub network: Ipv4Cidr,
+    /// Where containers get theirs from.
+    pub container_network: Ipv4Cidr,
     /// What is measured.
     pub plan: Plan,
 }
@@ -75,6 +79,7 @@ impl Options {
             functions: None,
             state: None,
             network: "172.31.0.0/16".parse()?,
+            container_network: "172.30.0.0/16".parse()?,
             plan: Plan::default(),
         };
         let mut command = None;
@@ -85,6 +90,7 @@ impl Options {
                 Long("functions") => options.functions = Some(parser.value()?.into()),
                 Long("state") => options.state = Some(parser.value()?.into()),
                 Long("network") => options.network = parser.value()?.parse()?,
+                Long("container-network") => options.container_network = parser.value()?.parse()?,
                 Long("out") => options.plan.out = parser.value()?.into(),
                 Long("only") => options.plan.only = parser.value()?.string()?,
                 Long("rounds") => options.plan.rounds = parser.value()?.parse()?,

@@ -18,6 +18,8 @@ const GO_FUNCTIONS: [&str; 8] = [
     "read",
     "unzip",
 ];
+/// Runtimes of containers.
+const RUNTIMES: [&str; 2] = ["runc", "runsc"];
 /// As in the papers: one processor and 512 MiB for each instance.
 const MEMORY: u64 = 512 << 20;
 
@@ -31,6 +33,9 @@ pub(super) fn functions(folder: &Path, assets: &Path) -> Result<String> {
         };
         for name in names {
             functions.push(linux(folder, assets, language, name));
+            for runtime in RUNTIMES {
+                functions.push(container(folder, language, name, runtime));
+            }
         }
     }
     Ok(serde_json::to_string_pretty(&json!({ "functions": functions }))?)
@@ -63,6 +68,25 @@ fn linux(folder: &Path, assets: &Path, language: Language, function: &str) -> Va
     })
 }
 
+/// A function in a container, whose root file system all its instances share.
+fn container(folder: &Path, language: Language, function: &str, runtime: &str) -> Value {
+    json!({
+        "name": format!("{function}-{}-{runtime}", language.name()),
+        "ready": "post",
+        "sandbox": {
+            "guest": {"container": {
+                "runtime": runtime,
+                "rootfs": folder.join(language.name()),
+                "process": {
+                    "args": language.command(),
+                    "env": [format!("FUNCTION={function}"), "READY_URL=${READY_URL}"],
+                },
+            }},
+            "memory": MEMORY,
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,7 +101,9 @@ mod tests {
             .iter()
             .map(|function| function["name"].as_str().unwrap())
             .collect();
-        assert_eq!(names.len(), GO_FUNCTIONS.len() + 2);
-        assert!(names.contains(&"noop-node-linux") && names.contains(&"unzip-go-linux"));
+        assert_eq!(names.len(), (GO_FUNCTIONS.len() + 2) * (1 + RUNTIMES.len()));
+        for name in ["noop-node-linux", "unzip-go-runc", "noop-c-runsc"] {
+            assert!(names.contains(&name), "{name}");
+        }
     }
 }

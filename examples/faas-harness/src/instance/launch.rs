@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sandbox::snapshot::{Given, NetworkOverride, Overrides};
-use sandbox::spec::{GuestSpec, NetworkSpec, SandboxSpec, TapSpec};
+use sandbox::spec::{BridgeSpec, GuestSpec, NetworkSpec, SandboxSpec, TapSpec};
 use sandbox::{Error, ErrorKind, RestoreOptions, Restored, Runtime, Sandbox};
 use sandbox_net::{AddressLease, AddressPool};
 
@@ -22,6 +22,8 @@ use crate::function::{FunctionSpec, Readiness, StartStrategy};
 const CONSOLE_LINES: usize = 10;
 /// The name of an instance's network in its document.
 const NETWORK: &str = "net";
+/// The bridge that all containers share.
+const BRIDGE: &str = "faas0";
 /// How often a wait for an instance's own POST looks whether its guest still runs.
 const GUEST_CHECK: Duration = Duration::from_millis(50);
 
@@ -56,10 +58,18 @@ impl LaunchError {
     }
 }
 
+/// Where instances get their addresses from.
+pub struct Networks {
+    /// Of micro-VMs, each of which has a tap and a subnet of its own.
+    pub micro_vms: AddressPool,
+    /// Of containers, which share a bridge.
+    pub containers: AddressPool,
+}
+
 /// Starts instances.
 pub struct Launcher {
     runtime: Runtime,
-    addresses: AddressPool,
+    networks: Networks,
     ready: ReadyBoard,
     /// Where instances are heard, on every address of the host.
     ready_port: u16,
@@ -71,13 +81,13 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// A launcher whose instances have addresses of `addresses`, and whose templates lie in `snapshots`.
-    pub fn new(addresses: AddressPool, ready: ReadyBoard, ready_port: u16, snapshots: PathBuf) -> Self {
+    /// A launcher whose instances have addresses of `networks`, and whose templates lie in `snapshots`.
+    pub fn new(networks: Networks, ready: ReadyBoard, ready_port: u16, snapshots: PathBuf) -> Self {
         // Starts wait for the kernel as much as they compute; far more at a time only make each of them later.
         let at_a_time = std::thread::available_parallelism().map_or(1, usize::from) * 4;
         Self {
             runtime: Runtime::new(),
-            addresses,
+            networks,
             ready,
             ready_port,
             snapshots,
@@ -171,7 +181,11 @@ impl Launcher {
     }
 
     fn place(&self, function: &FunctionSpec) -> Result<Place, LaunchError> {
-        let lease = self.addresses.lease().map_err(|error| LaunchError::internal(&error))?;
+        let addresses = match &function.sandbox.guest {
+            GuestSpec::Container(_) => &self.networks.containers,
+            _ => &self.networks.micro_vms,
+        };
+        let lease = addresses.lease().map_err(|error| LaunchError::internal(&error))?;
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         Ok(Place {
             name: format!("{}-{number}", function.name),
@@ -207,6 +221,21 @@ impl Launcher {
         }
     }
 
+    /// A place on the bridge that all containers share.
+    fn container_network(&self, place: &Place) -> NetworkSpec {
+        NetworkSpec {
+            id: NETWORK.to_owned(),
+            bridge: Some(BridgeSpec {
+                name: BRIDGE.to_owned(),
+                subnet: Some(self.networks.containers.network().to_string()),
+                isolated: true,
+                ports: Vec::new(),
+            }),
+            guest_address: Some(place.lease.guest().to_string()),
+            ..NetworkSpec::default()
+        }
+    }
+
     fn spec(&self, function: &FunctionSpec, place: &Place) -> SandboxSpec {
         let mut spec = function.sandbox.clone();
         let (host, guest) = (place.lease.host(), place.lease.guest());
@@ -218,16 +247,24 @@ impl Launcher {
         };
         values.fill(&mut spec);
         spec.id = Some(place.name.clone());
-        // Only a unikernel's family can be told its address by the SDK; others find it among the words filled in above.
-        let can_be_told = matches!(spec.guest, GuestSpec::Unikernel(_));
-        spec.networks = vec![NetworkSpec {
-            id: NETWORK.to_owned(),
-            tap: place.tap(),
-            guest_address: can_be_told.then(|| guest.to_string()),
-            gateway: can_be_told.then(|| host.address()),
-            ..NetworkSpec::default()
+        spec.networks = vec![match &spec.guest {
+            GuestSpec::Container(_) => self.container_network(place),
+            guest => micro_vm_network(guest, place),
         }];
         spec
+    }
+}
+
+/// A tap with a subnet of its own. Only a unikernel's family can be told its address by the SDK; others find it among
+/// the words of their documents.
+fn micro_vm_network(guest: &GuestSpec, place: &Place) -> NetworkSpec {
+    let can_be_told = matches!(guest, GuestSpec::Unikernel(_));
+    NetworkSpec {
+        id: NETWORK.to_owned(),
+        tap: place.tap(),
+        guest_address: can_be_told.then(|| place.lease.guest().to_string()),
+        gateway: can_be_told.then(|| place.lease.host().address()),
+        ..NetworkSpec::default()
     }
 }
 

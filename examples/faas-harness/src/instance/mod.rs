@@ -13,7 +13,7 @@ use hyper::client::conn::http1::SendRequest;
 use sandbox::{Sandbox, State};
 use sandbox_net::AddressLease;
 
-pub use launch::{LaunchError, Launcher};
+pub use launch::{LaunchError, Launcher, Networks};
 pub use ready::ReadyBoard;
 pub use template::TemplateCell;
 

@@ -9,11 +9,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use sandbox_net::AddressPool;
 use tokio::sync::watch;
 
 use crate::function::{Builtins, FunctionError, FunctionSpec};
-use crate::instance::{Launcher, ReadyBoard};
+use crate::instance::{Launcher, Networks, ReadyBoard};
 pub use function::{Function, InstanceLease};
 pub use invoke::InvokeError;
 use store::Store;
@@ -43,7 +42,7 @@ pub struct Setup<'a> {
     /// Where the platform keeps what outlives it.
     pub state: &'a Path,
     /// Where instances get their addresses from.
-    pub addresses: AddressPool,
+    pub networks: Networks,
     /// The port on which instances are heard, on every address of the host.
     pub ready_port: u16,
 }
@@ -75,7 +74,7 @@ impl Platform {
             functions: RwLock::default(),
             changing: Mutex::default(),
             launcher: Arc::new(Launcher::new(
-                setup.addresses,
+                setup.networks,
                 ready.clone(),
                 setup.ready_port,
                 setup.state.join("snapshots"),
