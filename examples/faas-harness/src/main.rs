@@ -42,6 +42,8 @@ use crate::state_folder::StateFolder;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
+    // Workers and the parents of containers are this very program.
+    sandbox::worker::run_if_worker();
     let options = match Options::parse(std::env::args_os().skip(1)) {
         Ok(options) => options,
         Err(error) => {
