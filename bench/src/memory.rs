@@ -45,16 +45,22 @@ pub(crate) fn beyond_guest(report: &mut Report) -> Result<()> {
     of_workers(spec, &runtime, report)
 }
 
-/// What a worker holds privately beside what its guest touched.
+/// What a worker holds privately beside what its guest touched, while there are others like it.
 fn of_workers(mut spec: SandboxSpec, runtime: &Runtime, report: &mut Report) -> Result<()> {
     spec.isolation = Isolation::Worker;
+    let mut sandboxes = Vec::new();
     for _ in 0..SANDBOXES {
         let sandbox = runtime.create(&spec)?;
         sandbox.start()?;
+        sandboxes.push(sandbox);
+    }
+    for sandbox in &sandboxes {
         let memory = sandbox.stats()?.memory;
         let private = memory.private.context("the kernel does not tell")?;
         let beyond = private.saturating_sub(memory.guest_touched.unwrap_or_default());
         report.add("sdk/halt/worker", "private_bytes", Unit::Bytes, beyond as f64, None);
+    }
+    for sandbox in sandboxes {
         sandbox.teardown().wait(PATIENCE)?;
     }
     Ok(())

@@ -196,27 +196,24 @@ fn program(role: Role) -> Result<BpfProgram, seccompiler::Error> {
 }
 
 /// Programs for calls from a number on each, as one. Each of them looks at the architecture, and ends in every case.
+/// What a vCPU does at each exit, `ioctl`, has a low number: the low ones are told apart first.
 fn joined(parts: Vec<(i64, BpfProgram)>) -> BpfProgram {
     let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let mut joined = vec![instruction(LOAD_WORD, 0, 0, 0)];
-    // Behind the table, which has two instructions for each part but the first, that one comes first.
-    let mut ahead = parts.first().map_or(0, |(_, program)| program.len());
-    let starts: Vec<usize> = parts
-        .iter()
-        .skip(1)
-        .map(|(_, program)| {
-            let start = ahead;
-            ahead += program.len();
-            start
-        })
-        .collect();
-    let last_first = parts.iter().skip(1).zip(&starts).rev();
-    for (place, ((number, _), start)) in last_first.enumerate() {
-        let left = 2 * (starts.len() - place - 1);
-        joined.push(instruction(JUMP_IF_AT_LEAST, 0, 1, *number as u32));
+    // The table has two instructions for each part but the last: beyond this part? else there. The programs follow it,
+    // the last one first, to which the table leads when all others are passed.
+    let last = parts.last().map_or(0, |(_, program)| program.len());
+    let mut start = last;
+    for (index, pair) in parts.windows(2).enumerate() {
+        let [(_, program), (beyond, _)] = pair else { continue };
+        let left = 2 * (parts.len() - index - 2);
+        joined.push(instruction(JUMP_IF_AT_LEAST, 1, 0, *beyond as u32));
         joined.push(instruction(JUMP, 0, 0, (left + start) as u32));
+        start += program.len();
     }
-    joined.extend(parts.into_iter().flat_map(|(_, program)| program));
+    let mut programs: Vec<BpfProgram> = parts.into_iter().map(|(_, program)| program).collect();
+    joined.extend(programs.pop().into_iter().flatten());
+    joined.extend(programs.into_iter().flatten());
     joined
 }
 
