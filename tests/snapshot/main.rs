@@ -7,6 +7,7 @@ mod support;
 mod checker;
 mod damage;
 mod fork;
+mod golden;
 mod identity;
 mod linux;
 mod linux_identity;
