@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// A guest is `programs/NAME.c`, with underscores for the dashes of its name.
-const GUESTS: [&str; 8] = [
+const GUESTS: [&str; 12] = [
+    "as-hermit",
+    "as-nanos",
+    "as-osv",
+    "as-unikraft",
     "clone-check",
     "disk-check",
     "endings",
@@ -20,7 +24,17 @@ const GUESTS: [&str; 8] = [
 ];
 
 /// What the guests share, by subject.
-const SHARED: [&str; 4] = ["machine", "virtio", "net", "vsock"];
+const SHARED: [&str; 5] = ["machine", "virtio", "net", "vsock", "families"];
+
+/// Guests of Solo5's hvt interface are `hvt/NAME.c`, linked from what they share alone: nothing of them is a device.
+const HVT_GUESTS: [&str; 2] = ["hvt-devices", "hvt-plain"];
+
+const HVT: &str = "hvt";
+
+/// What they share: their own, and of the others what needs no machine.
+const HVT_SHARED: [&str; 4] = ["hvt/start.S", "hvt/hvt.c", "machine/text.c", "machine/memory.c"];
+
+const HVT_LINKER_SCRIPT: &str = "hvt/guest.ld";
 
 const PROGRAMS: &str = "programs";
 
@@ -71,7 +85,7 @@ fn main() -> ExitCode {
 
 fn build() -> Result<(), String> {
     let output = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run by cargo only")?);
-    for path in SHARED.iter().chain(&[PROGRAMS, "build.rs"]) {
+    for path in SHARED.iter().chain(&[PROGRAMS, HVT, "build.rs"]) {
         println!("cargo::rerun-if-changed={path}");
     }
 
@@ -84,7 +98,13 @@ fn build() -> Result<(), String> {
     for guest in GUESTS {
         let program = format!("{PROGRAMS}/{}.c", guest.replace('-', "_"));
         let object = compile(Path::new(&program), &output)?;
-        link(&object, &objects, &output.join(guest))?;
+        link(&object, &objects, LINKER_SCRIPT, &output.join(guest))?;
+    }
+    let shared = HVT_SHARED.map(|source| compile(Path::new(source), &output));
+    let shared: Vec<PathBuf> = shared.into_iter().collect::<Result<_, _>>()?;
+    for guest in HVT_GUESTS {
+        let object = compile(Path::new(&format!("{HVT}/{}.c", guest.replace('-', "_"))), &output)?;
+        link(&object, &shared, HVT_LINKER_SCRIPT, &output.join(guest))?;
     }
     Ok(())
 }
@@ -121,11 +141,11 @@ fn compile(source: &Path, output: &Path) -> Result<PathBuf, String> {
     Ok(object)
 }
 
-fn link(program: &Path, shared: &[PathBuf], image: &Path) -> Result<(), String> {
+fn link(program: &Path, shared: &[PathBuf], script: &str, image: &Path) -> Result<(), String> {
     let mut gcc = Command::new("gcc");
     gcc.args(COMPILER_FLAGS)
         .args(LINKER_FLAGS)
-        .arg(format!("-Wl,-T,{LINKER_SCRIPT}"));
+        .arg(format!("-Wl,-T,{script}"));
     gcc.arg(program).args(shared).arg("-o").arg(image);
     run(gcc, image.as_os_str())
 }

@@ -64,6 +64,11 @@ void boot_main(enum boot_protocol given_protocol, const void *given_parameters)
     power_exit(guest_main());
 }
 
+const uint8_t *boot_linux_parameters(void)
+{
+    return protocol == BOOT_PROTOCOL_LINUX ? parameters : NULL;
+}
+
 const char *boot_command_line(void)
 {
     uint64_t address;

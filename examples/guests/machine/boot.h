@@ -19,6 +19,9 @@ const char *boot_command_line(void);
  */
 bool boot_next_ram(unsigned *cursor, struct memory_region *region);
 
+/* The zero page of the Linux boot protocol; NULL by PVH. */
+const uint8_t *boot_linux_parameters(void);
+
 /* Where each guest's program begins; its result is the guest's exit code. Interrupts are off. */
 int guest_main(void);
 

@@ -29,7 +29,7 @@
     .balign 4
     .long 4, 8, XEN_ELFNOTE_PHYS32_ENTRY
     .asciz "Xen"
-    .quad pvh_entry
+    .quad guest_pvh_entry
 
     .section .text.start, "ax"
     .code64
@@ -39,7 +39,12 @@ _start:
     mov $BOOT_PROTOCOL_LINUX, %edi
     call boot_main
 
+/* A guest may have another entry for PVH, from which it goes on to this one. */
+    .weak guest_pvh_entry
+    .set guest_pvh_entry, pvh_entry
+
     .code32
+    .globl pvh_entry
 pvh_entry:
     movl $(page_directory_pointers + PAGE_PRESENT_WRITABLE), page_map_level_4
     movl $(page_directory + PAGE_PRESENT_WRITABLE), page_directory_pointers

@@ -11,6 +11,24 @@ use std::path::Path;
 /// Tells clones of a running guest apart, and a clone from a guest that was started anew.
 pub static CLONE_CHECK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clone-check"));
 
+/// Behaves as Hermit's loader does at its boundary.
+pub static AS_HERMIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/as-hermit"));
+
+/// Behaves as Nanos does at its boundary.
+pub static AS_NANOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/as-nanos"));
+
+/// Behaves as OSv does at its boundary.
+pub static AS_OSV: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/as-osv"));
+
+/// Behaves as Unikraft does at its boundary.
+pub static AS_UNIKRAFT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/as-unikraft"));
+
+/// Speaks Solo5's hvt interface, with a block device and a card.
+pub static HVT_DEVICES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hvt-devices"));
+
+/// Speaks Solo5's hvt interface, without devices.
+pub static HVT_PLAIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hvt-plain"));
+
 /// Writes and verifies a pattern on virtio-block disks; [`disk_pattern`] is the pattern.
 pub static DISK_CHECK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/disk-check"));
 
@@ -37,13 +55,19 @@ pub const SECTOR_BYTES: usize = 512;
 
 /// Every guest by its name, in the order of the names.
 pub fn all() -> &'static [(&'static str, &'static [u8])] {
-    static ALL: [(&str, &[u8]); 8] = [
+    static ALL: [(&str, &[u8]); 14] = [
+        ("as-hermit", AS_HERMIT),
+        ("as-nanos", AS_NANOS),
+        ("as-osv", AS_OSV),
+        ("as-unikraft", AS_UNIKRAFT),
         ("clone-check", CLONE_CHECK),
         ("disk-check", DISK_CHECK),
         ("endings", ENDINGS),
         ("hello", HELLO),
         ("hog", HOG),
         ("http-reply", HTTP_REPLY),
+        ("hvt-devices", HVT_DEVICES),
+        ("hvt-plain", HVT_PLAIN),
         ("rng", RNG),
         ("vsock-echo", VSOCK_ECHO),
     ];

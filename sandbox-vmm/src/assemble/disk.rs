@@ -5,6 +5,7 @@ use std::fs::File;
 use sandbox_core::spec::DiskSpec;
 use sandbox_core::{Error, ErrorKind, Result};
 
+use crate::devices::hvt::HvtDisk;
 use crate::devices::virtio::block::{BlockConfig, BlockDevice, BlockError, Layer, open_disk};
 use crate::error::{kind_of, with_cause};
 
@@ -15,16 +16,24 @@ pub(super) fn open(disk: &DiskSpec, field: &str) -> Result<File> {
 
 /// The device before `file`.
 pub(super) fn device(disk: &DiskSpec, file: File, field: &str) -> Result<BlockDevice> {
-    let failed = |error| disk_error(error, field);
-    let layer = disk.private.then(|| Layer::over(&file)).transpose().map_err(failed)?;
-    let config = BlockConfig {
+    let made = config(disk, file).and_then(BlockDevice::new);
+    made.map_err(|error| disk_error(error, field))
+}
+
+/// The same behind hypercalls.
+pub(super) fn hvt_device(disk: &DiskSpec, file: File, field: &str) -> Result<HvtDisk> {
+    let made = config(disk, file).and_then(HvtDisk::new);
+    made.map_err(|error| disk_error(error, field))
+}
+
+fn config(disk: &DiskSpec, file: File) -> std::result::Result<BlockConfig, BlockError> {
+    Ok(BlockConfig {
+        layer: disk.private.then(|| Layer::over(&file)).transpose()?,
         file,
-        layer,
         read_only: disk.read_only,
         serial: disk.id.clone(),
         rate_limit: disk.rate_limit,
-    };
-    BlockDevice::new(config).map_err(failed)
+    })
 }
 
 fn disk_error(error: BlockError, field: &str) -> Error {

@@ -6,6 +6,7 @@
 
 mod devices;
 mod disk;
+mod hvt;
 mod network;
 mod opened;
 mod others;
@@ -123,7 +124,10 @@ impl<'a> Draft<'a> {
     /// Decides all that can be decided without the devices' host resources.
     pub fn new(host: &KvmHost, spec: &'a SandboxSpec, plan: BootPlan<'a>, kernel: &StoredKernel) -> Result<Self> {
         let protocol = protocol(&plan, kernel)?;
-        let slots = devices::slots(spec)?;
+        let slots = match plan.hvt {
+            true => Vec::new(),
+            false => devices::slots(spec)?,
+        };
         let cmdline = command_line(&plan, kernel, &slots)?;
         let cpuid = CpuidTemplate::new(
             host.supported_cpuid(),
@@ -153,6 +157,9 @@ pub fn assemble(
     opened: Opened,
     outlets: &Outlets,
 ) -> Result<Parts> {
+    if draft.plan.hvt {
+        return hvt::assemble(host, library, (spec, draft), opened, outlets);
+    }
     let recorder = &outlets.recorder;
     let plan = &draft.plan;
     let devices = DeviceSet::new(spec, opened.devices, outlets)?;
@@ -182,13 +189,7 @@ pub fn assemble(
             machine,
             vcpus,
             deadline: spec.limits.deadline_ms.map(Duration::from_millis),
-            origin: Origin {
-                spec: spec.clone(),
-                chipset: plan.chipset,
-                ports: plan.ports,
-                renewal: plan.renewal,
-                dense_memory: plan.dense_memory,
-            },
+            origin: origin(spec, plan),
             revived: None,
         },
         counters,
@@ -205,6 +206,16 @@ fn shell_kind(spec: &SandboxSpec, chipset: Chipset, dense_memory: bool) -> Shell
     }
 }
 
+fn origin(spec: &SandboxSpec, plan: &BootPlan<'_>) -> Origin {
+    Origin {
+        spec: spec.clone(),
+        chipset: plan.chipset,
+        ports: plan.ports,
+        renewal: plan.renewal,
+        dense_memory: plan.dense_memory,
+    }
+}
+
 /// A machine with the devices at fixed ports, and no others.
 fn new_machine(host: &KvmHost, vm: Arc<Vm>, ports: PortMap, outlets: &Outlets) -> Machine {
     let console = Arc::clone(&outlets.console);
@@ -215,6 +226,7 @@ fn new_machine(host: &KvmHost, vm: Arc<Vm>, ports: PortMap, outlets: &Outlets) -
         devices: Vec::new(),
         console,
         software_kvm: host.is_software(),
+        hvt: None,
         vm,
         pager: None,
     }
@@ -257,6 +269,7 @@ fn fields(plan: &BootPlan<'_>) -> BootFields {
 fn protocol(plan: &BootPlan<'_>, kernel: &StoredKernel) -> Result<Protocol> {
     let image = kernel.image();
     let protocol = match plan.protocol {
+        _ if plan.hvt => Protocol::Hvt,
         BootProtocol::Linux64 => Protocol::Linux64,
         BootProtocol::Pvh => Protocol::Pvh,
         BootProtocol::Auto if image.linux_entry.is_some() => Protocol::Linux64,
@@ -265,6 +278,7 @@ fn protocol(plan: &BootPlan<'_>, kernel: &StoredKernel) -> Result<Protocol> {
     let has_entry = match protocol {
         Protocol::Linux64 => image.linux_entry.is_some(),
         Protocol::Pvh => image.pvh_entry.is_some(),
+        Protocol::Hvt => image.hvt_entry.is_some(),
     };
     match has_entry {
         true => Ok(protocol),

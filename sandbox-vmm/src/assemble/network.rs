@@ -4,11 +4,15 @@ use std::os::fd::BorrowedFd;
 
 use sandbox_core::spec::{NetworkSpec, TapSpec};
 use sandbox_core::{Error, ErrorKind, Result};
-use sandbox_net::{Ipv4Cidr, LinkControl, LinkSettings, MacAddress, NetError, Tap};
+use sandbox_net::{Ipv4Cidr, LinkControl, LinkSettings, MacAddress, NetError, Offloads, Tap};
 
+use crate::devices::hvt::HvtCard;
 use crate::devices::virtio::net::{Net, NetConfig};
 use crate::error::{kind_of, with_cause};
 use crate::random::random_bytes;
+
+/// MTU of Ethernet, in bytes.
+const ETHERNET_MTU: u16 = 1500;
 
 /// The host's side of a card, opened.
 pub struct OpenNetwork {
@@ -35,6 +39,13 @@ pub(super) fn device(network: &NetworkSpec, opened: OpenNetwork, field: &str) ->
     };
     Net::new(config, Box::new(opened.tap))
         .map_err(|error| with_cause(ErrorKind::HostExhausted, error).with_field(field.to_owned()))
+}
+
+/// The same behind hypercalls. The host must not leave anything undone in the frames: there is nobody to do it.
+pub(super) fn hvt_device(network: &NetworkSpec, opened: OpenNetwork) -> std::result::Result<HvtCard, NetError> {
+    opened.tap.set_offloads(Offloads::NONE)?;
+    let mtu = network.mtu.unwrap_or(ETHERNET_MTU);
+    Ok(HvtCard::new(opened.tap, opened.mac.octets(), mtu))
 }
 
 fn mac_address(network: &NetworkSpec, field: &str) -> Result<MacAddress> {

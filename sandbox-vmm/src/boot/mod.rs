@@ -7,6 +7,7 @@
 
 pub mod cmdline;
 mod error;
+pub mod hvt;
 pub mod image;
 pub mod initrd;
 mod linux;
@@ -37,6 +38,8 @@ pub enum Protocol {
     Linux64,
     /// PVH: 32-bit protected mode without paging, EBX = `hvm_start_info`.
     Pvh,
+    /// Solo5's hvt interface: long mode, all memory mapped to itself, RDI = boot information ([`hvt`]).
+    Hvt,
 }
 
 impl fmt::Display for Protocol {
@@ -44,6 +47,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Linux64 => "64-bit Linux boot",
             Self::Pvh => "PVH",
+            Self::Hvt => "Solo5 hvt",
         })
     }
 }
@@ -82,6 +86,8 @@ pub fn prepare(memory: &GuestMemory, protocol: Protocol, parameters: &BootParame
     let rip = match protocol {
         Protocol::Linux64 => parameters.kernel.linux_entry,
         Protocol::Pvh => parameters.kernel.pvh_entry.map(u64::from),
+        // Its guests are handed other things, by `hvt::prepare`.
+        Protocol::Hvt => None,
     };
     let rip = rip.ok_or(BootError::NoSuchEntry { protocol })?;
     parameters.cmdline.write(memory)?;
@@ -89,6 +95,7 @@ pub fn prepare(memory: &GuestMemory, protocol: Protocol, parameters: &BootParame
     match protocol {
         Protocol::Linux64 => linux::write_boot_params(memory, parameters)?,
         Protocol::Pvh => pvh::write_start_info(memory, parameters)?,
+        Protocol::Hvt => {}
     }
     Ok(Entry {
         protocol,

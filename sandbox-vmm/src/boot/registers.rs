@@ -5,28 +5,28 @@ use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::error::BootError;
-use super::{Entry, Protocol};
+use super::{Entry, Protocol, hvt};
 use crate::memory::GuestMemory;
 use crate::memory::layout::{GDT_START, PD_START, PDPT_START, PML4_START};
 
-const CR0_PROTECTED_MODE: u64 = 1 << 0;
+pub(super) const CR0_PROTECTED_MODE: u64 = 1 << 0;
 const CR0_EXTENSION_TYPE: u64 = 1 << 4;
-const CR0_NUMERIC_ERROR: u64 = 1 << 5;
-const CR0_WRITE_PROTECT: u64 = 1 << 16;
-const CR0_PAGING: u64 = 1 << 31;
-const CR4_PHYSICAL_ADDRESS_EXTENSION: u64 = 1 << 5;
-const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
-const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
+pub(super) const CR0_NUMERIC_ERROR: u64 = 1 << 5;
+pub(super) const CR0_WRITE_PROTECT: u64 = 1 << 16;
+pub(super) const CR0_PAGING: u64 = 1 << 31;
+pub(super) const CR4_PHYSICAL_ADDRESS_EXTENSION: u64 = 1 << 5;
+pub(super) const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
+pub(super) const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 /// Bit 1 is always set; interrupts are off.
-const RFLAGS_RESERVED: u64 = 1 << 1;
+pub(super) const RFLAGS_RESERVED: u64 = 1 << 1;
 
 /// Page table entry: present and writable.
 const PAGE_PRESENT_WRITABLE: u64 = 0b11;
 /// Page directory entry: a page of 2 MiB instead of a page table.
-const PAGE_LARGE: u64 = 1 << 7;
-const LARGE_PAGE_SIZE: u64 = 2 << 20;
-const TABLE_ENTRIES: usize = 512;
-const TABLE_SIZE: usize = 4096;
+pub(super) const PAGE_LARGE: u64 = 1 << 7;
+pub(super) const LARGE_PAGE_SIZE: u64 = 2 << 20;
+pub(super) const TABLE_ENTRIES: usize = 512;
+pub(super) const TABLE_SIZE: usize = 4096;
 
 /// `__BOOT_CS` of the Linux boot protocol.
 const CODE_SELECTOR: u16 = 0x10;
@@ -72,6 +72,9 @@ const fn identity_page_directory() -> [u8; TABLE_SIZE] {
 impl Entry {
     /// The general registers.
     pub fn regs(&self) -> kvm_regs {
+        if self.protocol == Protocol::Hvt {
+            return hvt::regs(self);
+        }
         let mut regs = kvm_regs {
             rip: self.rip,
             rsp: self.rsp,
@@ -80,13 +83,16 @@ impl Entry {
         };
         match self.protocol {
             Protocol::Linux64 => regs.rsi = self.parameter,
-            Protocol::Pvh => regs.rbx = self.parameter,
+            Protocol::Pvh | Protocol::Hvt => regs.rbx = self.parameter,
         }
         regs
     }
 
     /// The system registers, from those of a vCPU after reset, whose local APIC base is kept.
     pub fn sregs(&self, reset: &kvm_sregs) -> kvm_sregs {
+        if self.protocol == Protocol::Hvt {
+            return hvt::sregs(reset);
+        }
         let segments = Segments::of(self.protocol);
         let mut sregs = kvm_sregs {
             cs: segments.code,
@@ -150,15 +156,15 @@ pub(super) fn write_tables(memory: &GuestMemory, protocol: Protocol) -> Result<(
 }
 
 /// The segments of one protocol: flat, privileged.
-struct Segments {
-    code: kvm_segment,
-    data: kvm_segment,
-    task: kvm_segment,
+pub(super) struct Segments {
+    pub(super) code: kvm_segment,
+    pub(super) data: kvm_segment,
+    pub(super) task: kvm_segment,
 }
 
 impl Segments {
-    fn of(protocol: Protocol) -> Self {
-        let long_mode = protocol == Protocol::Linux64;
+    pub(super) fn of(protocol: Protocol) -> Self {
+        let long_mode = protocol != Protocol::Pvh;
         let flat = |selector, type_| kvm_segment {
             base: 0,
             limit: u32::MAX,
@@ -188,7 +194,7 @@ impl Segments {
     }
 
     /// The table that the selectors index, so that a guest may load them again.
-    fn descriptor_table(&self) -> [u8; GDT_SIZE] {
+    pub(super) fn descriptor_table(&self) -> [u8; GDT_SIZE] {
         let mut table = [0; GDT_SIZE];
         for segment in [&self.code, &self.data, &self.task] {
             let start = usize::from(segment.selector);

@@ -1,5 +1,6 @@
 //! The machine's devices.
 
+pub mod hvt;
 pub mod legacy;
 pub mod mmio_bus;
 pub mod persist;

@@ -46,6 +46,7 @@ impl Dialect for Bare {
             dense_memory: false,
             timing_leaf: false,
             executes: Executes::default(),
+            hvt: false,
         })
     }
 }

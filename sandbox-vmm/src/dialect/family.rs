@@ -3,7 +3,7 @@
 use sandbox_core::spec::{UnikernelFamily, UnikernelGuest};
 use sandbox_core::{Error, ErrorKind, Result};
 
-use super::{Dialect, bare, hermit, nanos, osv, unikraft};
+use super::{Dialect, bare, hermit, nanos, osv, solo5, unikraft};
 use crate::boot::image::KernelImage;
 use crate::boot::image::origin::Maker;
 
@@ -73,13 +73,8 @@ pub(super) fn dialect(guest: &UnikernelGuest, image: &KernelImage) -> Result<&'s
         UnikernelFamily::Nanos => Ok(&nanos::Nanos),
         UnikernelFamily::Osv => Ok(&osv::Osv),
         UnikernelFamily::Hermit => Ok(&hermit::Hermit),
-        other => {
-            let context = format!(
-                "the family {} is not supported yet; accepted: auto, bare, unikraft, nanos, osv, hermit",
-                name(other)
-            );
-            Err(Error::unsupported(FAMILY_FIELD, context))
-        }
+        UnikernelFamily::Solo5 => Ok(&solo5::Solo5),
+        _ => Err(Error::unsupported(FAMILY_FIELD, "is not known to this backend")),
     }
 }
 

@@ -58,6 +58,7 @@ impl Dialect for Hermit {
             dense_memory: false,
             timing_leaf: true,
             executes: Executes::default(),
+            hvt: false,
         })
     }
 }
@@ -83,7 +84,11 @@ fn cmdline(guest: &UnikernelGuest, spec: &SandboxSpec) -> Result<String> {
         words.push("--".to_owned());
         words.extend(arguments);
     }
-    Ok(words.join(" "))
+    // The loader looks for the line's end in as many bytes as it is told to be there, and an empty line has none.
+    Ok(match words.is_empty() {
+        true => " ".to_owned(),
+        false => words.join(" "),
+    })
 }
 
 #[cfg(test)]
@@ -103,6 +108,11 @@ mod tests {
             told,
             r#"-ip 10.0.0.2 -mask 255.255.255.252 -gateway 10.0.0.1 env="A=x y" -- -v "a b""#
         );
+    }
+
+    #[test]
+    fn there_is_always_a_line_for_the_loader_to_find() {
+        assert_eq!(plan(&Hermit, &plain_image(), r#""initrd": "a""#, ""), " ");
     }
 
     #[test]

@@ -40,6 +40,7 @@ impl Dialect for Linux {
             dense_memory: true,
             timing_leaf: false,
             executes: Executes::default(),
+            hvt: false,
         })
     }
 }

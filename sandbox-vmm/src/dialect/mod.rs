@@ -6,6 +6,7 @@ mod hermit;
 mod linux;
 mod nanos;
 mod osv;
+mod solo5;
 mod told;
 mod unikraft;
 
@@ -63,6 +64,9 @@ pub struct BootPlan<'a> {
     pub timing_leaf: bool,
     /// Instructions without which the guest ends at once.
     pub executes: Executes,
+    /// Whether it is a guest of Solo5's hvt interface, for which the machine is another one: no interrupts, no devices,
+    /// hypercalls.
+    pub hvt: bool,
 }
 
 /// A family of guests.

@@ -68,6 +68,7 @@ impl Dialect for Nanos {
             dense_memory: false,
             timing_leaf: true,
             executes: Executes::default(),
+            hvt: false,
         })
     }
 }

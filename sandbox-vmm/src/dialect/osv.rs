@@ -50,6 +50,7 @@ impl Dialect for Osv {
             dense_memory: false,
             timing_leaf: true,
             executes: Executes::default(),
+            hvt: false,
         })
     }
 }

@@ -53,6 +53,7 @@ impl Dialect for Unikraft {
             dense_memory: false,
             timing_leaf: true,
             executes: image.origin.executes,
+            hvt: false,
         })
     }
 }

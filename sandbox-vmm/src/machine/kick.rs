@@ -7,8 +7,11 @@
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use kvm_ioctls::VcpuFd;
+
+use crate::devices::hvt::{Patience, Waited};
 
 /// Errors of claiming the kick signal.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +143,7 @@ unsafe impl Send for Target {}
 pub struct Kickable<'a> {
     kicker: &'a Kicker,
     immediate_exit: *const AtomicU8,
+    signal: KickSignal,
 }
 
 impl Kicker {
@@ -161,6 +165,7 @@ impl Kicker {
         Kickable {
             kicker: self,
             immediate_exit,
+            signal,
         }
     }
 
@@ -193,6 +198,42 @@ impl Kickable<'_> {
     pub fn rearm(&self) {
         // SAFETY: this value is dropped before the page is unmapped (see `register`).
         unsafe { &*self.immediate_exit }.store(0, Ordering::Release);
+    }
+}
+
+/// A vCPU thread that waits for something else than its guest. The signal is held back while the flag is looked at, and
+/// let through by the same system call that waits, so that no kick falls between the two.
+impl Patience for Kickable<'_> {
+    fn poll(&self, descriptors: &mut [libc::pollfd], timeout: Duration) -> io::Result<Waited> {
+        let time = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // SAFETY: sigemptyset initialises the set before it is read; both sets live for the calls. The flag's page is
+        // mapped while this value lives (see `register`). The descriptors' length is their own.
+        let (ready, error) = unsafe {
+            let mut held_back: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut held_back);
+            libc::sigaddset(&mut held_back, self.signal.0);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &held_back, &mut before);
+            let result = match (*self.immediate_exit).load(Ordering::Acquire) {
+                0 => {
+                    let count = descriptors.len() as libc::nfds_t;
+                    let ready = libc::ppoll(descriptors.as_mut_ptr(), count, &time, &before);
+                    (ready, io::Error::last_os_error())
+                }
+                _ => (-1, io::Error::from_raw_os_error(libc::EINTR)),
+            };
+            libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+            result
+        };
+        match ready {
+            0 => Ok(Waited::TimedOut),
+            1.. => Ok(Waited::Ready),
+            _ if error.kind() == io::ErrorKind::Interrupted => Ok(Waited::Kicked),
+            _ => Err(error),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use sandbox_core::ConsoleLog;
 
+use crate::devices::hvt::Hypercalls;
 use crate::devices::legacy::LegacyDevices;
 use crate::devices::mmio_bus::MmioBus;
 use crate::devices::virtio::VirtioDevice;
@@ -40,6 +41,8 @@ pub struct Machine {
     pub console: Arc<ConsoleLog>,
     /// Whether the host's KVM is a software one, which explains some faults.
     pub software_kvm: bool,
+    /// The hypercalls of a guest that has nothing else.
+    pub hvt: Option<Hypercalls>,
     /// The VM.
     pub vm: Arc<Vm>,
     /// Serves the pages of a guest that is restored on demand.

@@ -13,7 +13,8 @@ use sandbox_core::{Exit, FaultReport, Registers};
 use super::Machine;
 use super::crew::{Crew, Errand, Held, Member};
 use super::kick::{KickSignal, Kickable};
-use crate::devices::legacy::{PortEffect, PowerEvent};
+use crate::devices::hvt;
+use crate::devices::legacy::{BOOT_PORT, PortEffect, PowerEvent};
 use crate::devices::virtio::Progress;
 
 /// A vCPU and its number.
@@ -41,9 +42,17 @@ pub trait VcpuEvents: Sync {
 /// What one exit leads to.
 enum Next {
     Enter,
-    /// The same write to a device is to be repeated before the guest goes on.
-    Repeat(Write),
+    /// What the exit began is to be gone on with before the guest goes on.
+    Repeat(Unfinished),
     End(Exit),
+}
+
+/// What one exit began and did not finish.
+enum Unfinished {
+    /// A write to a device, to be repeated.
+    Write(Write),
+    /// A hypercall that waits.
+    Hypercall,
 }
 
 /// A write to memory that is no RAM.
@@ -67,7 +76,7 @@ impl Write {
     fn give_to(self, machine: &Machine) -> Next {
         match machine.mmio.write(self.address, &self.data[..self.len]) {
             Progress::Waiting => Next::Enter,
-            Progress::More => Next::Repeat(self),
+            Progress::More => Next::Repeat(Unfinished::Write(self)),
         }
     }
 }
@@ -100,7 +109,8 @@ impl Vcpu {
                 break None;
             }
             let next = match unfinished.take() {
-                Some(write) => Write::give_to(write, machine),
+                Some(Unfinished::Write(write)) => write.give_to(machine),
+                Some(Unfinished::Hypercall) => self.resume_hypercall(machine, &kickable),
                 None => {
                     let next = self.enter(machine, events, &kickable);
                     count_exit(member);
@@ -113,7 +123,7 @@ impl Vcpu {
             }
             match next {
                 Next::Enter => {}
-                Next::Repeat(write) => unfinished = Some(write),
+                Next::Repeat(call) => unfinished = Some(call),
                 Next::End(exit) => break Some(exit),
             }
         };
@@ -123,17 +133,12 @@ impl Vcpu {
 
     fn enter(&mut self, machine: &Machine, events: &dyn VcpuEvents, kickable: &Kickable<'_>) -> Next {
         match self.fd.run() {
-            Ok(VcpuExit::IoOut(port, data)) => match machine.ports.write(port, data) {
-                PortEffect::None => Next::Enter,
-                PortEffect::Ready => {
-                    events.guest_ready();
-                    Next::Enter
+            Ok(VcpuExit::IoOut(port, data)) => match &machine.hvt {
+                Some(hvt) if port != BOOT_PORT => {
+                    let next = hvt.call(port, data, kickable);
+                    self.after_hypercall(machine, next, kickable)
                 }
-                PortEffect::IdentityConfirmed(generation) => {
-                    events.identity_confirmed(generation);
-                    Next::Enter
-                }
-                PortEffect::End(event) => Next::End(power_exit(event)),
+                _ => after_port_write(machine.ports.write(port, data), events),
             },
             Ok(VcpuExit::IoIn(port, data)) => {
                 machine.ports.read(port, data);
@@ -166,6 +171,25 @@ impl Vcpu {
                 Next::End(self.guest_fault(machine, what))
             }
             Err(error) => self.run_error(machine, error, kickable),
+        }
+    }
+
+    fn resume_hypercall(&self, machine: &Machine, kickable: &Kickable<'_>) -> Next {
+        match machine.hvt.as_ref().and_then(|hvt| hvt.resume(kickable)) {
+            Some(next) => self.after_hypercall(machine, next, kickable),
+            None => Next::Enter,
+        }
+    }
+
+    fn after_hypercall(&self, machine: &Machine, next: hvt::Next, kickable: &Kickable<'_>) -> Next {
+        match next {
+            hvt::Next::Enter => Next::Enter,
+            hvt::Next::Kicked => {
+                kickable.rearm();
+                Next::Repeat(Unfinished::Hypercall)
+            }
+            hvt::Next::Halt(status) => Next::End(Exit::Code(status)),
+            hvt::Next::Fault(what) => Next::End(self.guest_fault(machine, what)),
         }
     }
 
@@ -255,6 +279,21 @@ impl Held for HeldVcpu<'_> {
 fn count_exit(member: &Member) {
     let exits = member.exits.load(Ordering::Relaxed);
     member.exits.store(exits + 1, Ordering::Relaxed);
+}
+
+fn after_port_write(effect: PortEffect, events: &dyn VcpuEvents) -> Next {
+    match effect {
+        PortEffect::None => Next::Enter,
+        PortEffect::Ready => {
+            events.guest_ready();
+            Next::Enter
+        }
+        PortEffect::IdentityConfirmed(generation) => {
+            events.identity_confirmed(generation);
+            Next::Enter
+        }
+        PortEffect::End(event) => Next::End(power_exit(event)),
+    }
 }
 
 fn power_exit(event: PowerEvent) -> Exit {

@@ -100,6 +100,13 @@ impl Life {
             Holding::Launched(machine) => machine,
             Holding::Nothing => return Err(self.is_ending(verb).into()),
         };
+        if machine.hvt.is_some() {
+            let context = "a Solo5 guest cannot be saved: its disks and cards have no state that is";
+            return Err(CaptureError::Harmless(Error::unsupported(
+                "guest.unikernel.family",
+                context,
+            )));
+        }
         let mut devices = Frozen::new(machine);
         let device_state = devices.save();
         let vm = machine.vm.save(self.origin.chipset).map_err(Error::from)?;

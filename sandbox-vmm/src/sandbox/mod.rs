@@ -79,7 +79,23 @@ pub const CAPABILITIES: [Capability; 11] = [
     Capability::LimitConsole,
 ];
 
+/// What of it a Solo5 guest lacks: its disks, cards and console are not devices.
+const NOT_BY_HYPERCALLS: [Capability; 7] = [
+    Capability::Snapshot,
+    Capability::SnapshotResume,
+    Capability::RestorePaused,
+    Capability::Fork,
+    Capability::ConsoleInput,
+    Capability::LimitDisk,
+    Capability::LimitNetwork,
+];
+
 impl KvmSandbox {
+    /// Whether its guest is a Solo5 one.
+    fn has_hypercalls_only(&self) -> bool {
+        self.life.with_machine(|machine| machine.hvt.is_some()).unwrap_or(false)
+    }
+
     /// Puts the parts together.
     pub fn new(shared: Arc<Shared>, name: Name, life: Arc<Life>, readiness: Readiness, counters: Counters) -> Self {
         Self {
@@ -119,7 +135,11 @@ impl Sandbox for KvmSandbox {
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
-        CAPABILITIES.into()
+        let mut capabilities = BTreeSet::from(CAPABILITIES);
+        if self.has_hypercalls_only() {
+            capabilities.retain(|capability| !NOT_BY_HYPERCALLS.contains(capability));
+        }
+        capabilities
     }
 
     fn start(&self) -> Result<()> {
@@ -190,11 +210,18 @@ impl Sandbox for KvmSandbox {
     }
 
     fn as_fork(&self) -> Option<&dyn Fork> {
-        Some(self)
+        match self.has_hypercalls_only() {
+            true => None,
+            false => Some(self),
+        }
     }
 
     fn console_write(&self, bytes: &[u8]) -> Result<usize> {
         match self.is_alive() {
+            true if self.has_hypercalls_only() => {
+                let context = "a Solo5 guest has no console input";
+                Err(Error::unsupported("guest.unikernel.family", context))
+            }
             true => {
                 let taken = self.life.with_machine(|machine| machine.ports.serial().input(bytes));
                 taken.ok_or_else(|| self.wrong_state("write to"))

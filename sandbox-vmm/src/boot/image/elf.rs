@@ -4,11 +4,11 @@ use vm_memory::ByteValued;
 
 use super::elf_format::{
     BIG_ENDIAN, BYTE_ORDER_OFFSET, CLASS_64, CLASS_OFFSET, EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390,
-    EM_X86_64, ET_DYN, ET_EXEC, FileHeader, LITTLE_ENDIAN, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader,
+    EM_X86_64, ET_DYN, ET_EXEC, FileHeader, LITTLE_ENDIAN, PF_W, PF_X, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader,
 };
 use super::notes::{Note, Notes};
 use super::origin::{Maker, Origin};
-use super::solo5::{Solo5Image, Solo5Notes};
+use super::solo5::{Area, Solo5Image, Solo5Notes};
 use super::{
     IDENTITY_MAPPED_END, ImageError, KernelFormat, KernelImage, MAX_LOADED_SIZE, Segment, Source, check_placement,
 };
@@ -24,6 +24,8 @@ const PHYS32_ENTRY: u32 = 18;
 struct Range {
     start: u64,
     end: u64,
+    /// `p_flags`.
+    flags: u32,
 }
 
 /// What the notes of all segments say.
@@ -64,7 +66,13 @@ pub(super) fn parse(source: Source<'_>, head: &[u8]) -> Result<KernelImage, Imag
             _ => {}
         }
     }
-    let solo5 = told.solo5.image()?.map(Box::new);
+    let areas = ranges.iter().map(|range| Area {
+        start: range.start,
+        end: range.end,
+        writable: range.flags & PF_W != 0,
+        executable: range.flags & PF_X != 0,
+    });
+    let solo5 = told.solo5.image(areas.collect())?.map(Box::new);
     // Solo5 images name an interpreter that nobody has, so that they are not started as programs.
     if interpreter && solo5.is_none() {
         return Err(ImageError::NeedsInterpreter);
@@ -220,6 +228,7 @@ fn load_segment(
     ranges.push(Range {
         start: header.physical_address,
         end,
+        flags: header.flags,
     });
     if header.file_size > 0 {
         source.check(header.offset, header.file_size, "a segment")?;

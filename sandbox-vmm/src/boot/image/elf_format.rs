@@ -36,6 +36,11 @@ pub(crate) const PT_INTERP: u32 = 3;
 /// `p_type`: notes.
 pub(crate) const PT_NOTE: u32 = 4;
 
+/// `p_flags`: executed.
+pub(crate) const PF_X: u32 = 1;
+/// `p_flags`: written.
+pub(crate) const PF_W: u32 = 2;
+
 /// `Elf64_Ehdr`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

@@ -55,6 +55,19 @@ pub struct DeviceEntry {
     pub kind: DeviceKind,
 }
 
+/// A segment's place in memory, and what its program may do there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Area {
+    /// First guest-physical address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// Whether it is written.
+    pub writable: bool,
+    /// Whether it is executed.
+    pub executable: bool,
+}
+
 /// An image built for the hvt interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Solo5Image {
@@ -62,6 +75,8 @@ pub struct Solo5Image {
     pub devices: Vec<DeviceEntry>,
     /// The manifest as it stands in the image, without the note's padding.
     pub manifest: Vec<u8>,
+    /// Its segments.
+    pub areas: Vec<Area>,
 }
 
 /// What has been seen of Solo5 among a file's notes.
@@ -85,7 +100,7 @@ impl Solo5Notes {
     }
 
     /// The image, if the file is one.
-    pub(super) fn image(self) -> Result<Option<Solo5Image>, ImageError> {
+    pub(super) fn image(self, areas: Vec<Area>) -> Result<Option<Solo5Image>, ImageError> {
         let (target, version) = match (self.abi, &self.manifest) {
             (Some(abi), _) => abi,
             (None, None) => return Ok(None),
@@ -105,7 +120,11 @@ impl Solo5Notes {
         }
         let manifest = self.manifest.ok_or(malformed("a Solo5 image without a manifest"))?;
         let devices = devices(&manifest)?;
-        Ok(Some(Solo5Image { devices, manifest }))
+        Ok(Some(Solo5Image {
+            devices,
+            manifest,
+            areas,
+        }))
     }
 }
 
@@ -215,7 +234,7 @@ mod tests {
                 description,
             });
         }
-        notes.image()
+        notes.image(Vec::new())
     }
 
     #[test]

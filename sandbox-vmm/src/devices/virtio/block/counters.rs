@@ -28,21 +28,21 @@ impl BlockCounters {
         }
     }
 
-    pub(super) fn add_read(&self, bytes: u64) {
+    pub(crate) fn add_read(&self, bytes: u64) {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn add_write(&self, bytes: u64) {
+    pub(crate) fn add_write(&self, bytes: u64) {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn add_flush(&self) {
+    pub(crate) fn add_flush(&self) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn add_error(&self) {
+    pub(crate) fn add_error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -13,7 +13,7 @@ use crate::devices::virtio::segments::Segments;
 
 /// Why a request was not carried out; the driver learns no more than which of the two it was.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The host's file did not do what was asked.
     #[error("the host's file failed")]
     Host(#[from] io::Error),
@@ -27,7 +27,7 @@ pub(super) enum Failure {
 
 /// A disk's file with its fixed properties.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     file: File,
     /// Where writes go instead.
     layer: Option<Layer>,
@@ -39,7 +39,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Takes over the file of `config`.
-    pub(super) fn new(config: BlockConfig) -> Result<Self, BlockError> {
+    pub(crate) fn new(config: BlockConfig) -> Result<Self, BlockError> {
         let inspection = inspect(&config.file)?;
         check_access(&config.file, config.read_only || config.layer.is_some())?;
         let mut serial = [0; SERIAL_LEN];
@@ -58,39 +58,39 @@ impl Disk {
     }
 
     /// Where writes go, if not to the file.
-    pub(super) fn layer(&self) -> Option<&Layer> {
+    pub(crate) fn layer(&self) -> Option<&Layer> {
         self.layer.as_ref()
     }
 
     /// Takes over what was written to a private disk that this one takes the place of. A disk that is not private was
     /// given a file to write to instead.
-    pub(super) fn go_on_with(&mut self, layer: Layer) {
+    pub(crate) fn go_on_with(&mut self, layer: Layer) {
         if self.layer.is_some() {
             self.layer = Some(layer);
         }
     }
 
-    pub(super) fn is_read_only(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
     }
 
     /// Whether ranges can be given back to the host.
-    pub(super) fn discards(&self) -> bool {
+    pub(crate) fn discards(&self) -> bool {
         self.discards
     }
 
     /// Size in sectors.
-    pub(super) fn sectors(&self) -> u64 {
+    pub(crate) fn sectors(&self) -> u64 {
         self.sectors
     }
 
     /// The serial number, padded with zero bytes.
-    pub(super) fn serial(&self) -> &[u8; SERIAL_LEN] {
+    pub(crate) fn serial(&self) -> &[u8; SERIAL_LEN] {
         &self.serial
     }
 
     /// Fills `to` from `sector` on; the list may be used up on the way.
-    pub(super) fn read(&self, sector: u64, to: &mut Segments) -> Result<(), Failure> {
+    pub(crate) fn read(&self, sector: u64, to: &mut Segments) -> Result<(), Failure> {
         let mut offset = self.offset(sector, to.bytes() as u64)?;
         let Some(layer) = &self.layer else {
             return transfer(to, offset, |to, offset| to.read_from_at(self.file.as_fd(), offset));
@@ -107,7 +107,7 @@ impl Disk {
 
     /// Writes `from` at `sector`; the list may be used up on the way. With `durable` the data is on stable storage
     /// afterwards.
-    pub(super) fn write(&self, sector: u64, from: &mut Segments, durable: bool) -> Result<(), Failure> {
+    pub(crate) fn write(&self, sector: u64, from: &mut Segments, durable: bool) -> Result<(), Failure> {
         let bytes = from.bytes() as u64;
         let offset = self.writable_offset(sector, bytes)?;
         if let Some(layer) = self.layer.as_ref().filter(|_| bytes > 0) {
@@ -124,7 +124,7 @@ impl Disk {
     }
 
     /// Puts everything written so far on stable storage.
-    pub(super) fn flush(&self) -> Result<(), Failure> {
+    pub(crate) fn flush(&self) -> Result<(), Failure> {
         match self.layer {
             // What goes with the sandbox need not outlive the host.
             Some(_) => Ok(()),
@@ -133,13 +133,13 @@ impl Disk {
     }
 
     /// Gives `sectors` sectors from `sector` back to the host. They read as zeroes afterwards.
-    pub(super) fn discard(&self, sector: u64, sectors: u32) -> Result<(), Failure> {
+    pub(crate) fn discard(&self, sector: u64, sectors: u32) -> Result<(), Failure> {
         self.change_range(sector, sectors, FallocateMode::PunchHole)
     }
 
     /// Makes `sectors` sectors from `sector` zeroes. Without `unmap` the host keeps room for them where its file system
     /// can do that without writing them (tmpfs cannot: it gives them back).
-    pub(super) fn write_zeroes(&self, sector: u64, sectors: u32, unmap: bool) -> Result<(), Failure> {
+    pub(crate) fn write_zeroes(&self, sector: u64, sectors: u32, unmap: bool) -> Result<(), Failure> {
         if !unmap {
             match self.change_range(sector, sectors, FallocateMode::ZeroRange) {
                 Err(Failure::Unsupported) => {}
@@ -192,17 +192,17 @@ impl Disk {
 
 /// What a file that can be a disk is like.
 #[derive(Debug)]
-pub(super) struct Inspection {
+pub(crate) struct Inspection {
     /// A regular file, as opposed to a block device.
-    pub(super) is_file: bool,
+    pub(crate) is_file: bool,
     /// Permission bits.
-    pub(super) mode: u32,
+    pub(crate) mode: u32,
     /// Length in bytes; not less than a sector.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Looks at a file that is to be a disk.
-pub(super) fn inspect(file: &File) -> Result<Inspection, BlockError> {
+pub(crate) fn inspect(file: &File) -> Result<Inspection, BlockError> {
     let metadata = file.metadata().map_err(BlockError::Inspect)?;
     let kind = metadata.file_type();
     let bytes = if kind.is_file() {

@@ -28,6 +28,7 @@ mod tests;
 pub use config::{BlockConfig, BlockError};
 pub use counters::BlockCounters;
 pub use device::BlockDevice;
+pub(crate) use disk::Disk;
 pub use layer::Layer;
 pub use open::open_disk;
 pub use persist::{BlockState, Written};

@@ -38,6 +38,29 @@ impl NetCounters {
         self.add_dropped(batch.dropped);
     }
 
+    /// Counts a frame of `bytes` bytes that was received.
+    pub(crate) fn received(&self, bytes: u64) {
+        self.add_received(Batch {
+            frames: 1,
+            bytes,
+            dropped: 0,
+        });
+    }
+
+    /// Counts a frame of `bytes` bytes that was sent.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.add_sent(Batch {
+            frames: 1,
+            bytes,
+            dropped: 0,
+        });
+    }
+
+    /// Counts a frame that the host did not take.
+    pub(crate) fn lost(&self) {
+        self.add_dropped(1);
+    }
+
     fn add_dropped(&self, frames: u64) {
         if frames > 0 {
             self.dropped_frames.fetch_add(frames, Ordering::Relaxed);
