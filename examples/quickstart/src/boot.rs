@@ -1,12 +1,14 @@
 //! Any image that somebody brings: recognised, given what its family needs, booted, watched to its end.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use sandbox::{Exit, Phase, Runtime, Sandbox, SandboxSpec};
 use serde_json::{Value, json};
 
+use crate::http;
 use crate::network;
 use crate::report::Life;
 
@@ -37,6 +39,8 @@ pub struct Guest {
     pub mask: Vec<String>,
     /// How often to boot it, one after the other.
     pub rounds: u32,
+    /// How many virtual machines are kept made ahead of time.
+    pub pool: usize,
     /// How long to wait for it each time, in seconds.
     pub patience: u64,
 }
@@ -57,6 +61,7 @@ impl Default for Guest {
             http: None,
             mask: Vec::new(),
             rounds: 1,
+            pool: 0,
             patience: 60,
         }
     }
@@ -77,15 +82,29 @@ pub fn run(runtime: &Runtime, guest: &Guest) -> Result<Life> {
 
 fn once(runtime: &Runtime, guest: &Guest) -> Result<Life> {
     let patience = Duration::from_secs(guest.patience);
-    let (document, interface) = document(guest)?;
+    let (document, made) = document(guest)?;
     let spec = SandboxSpec::from_json(document.to_string().as_bytes())?;
     let found = runtime.kvm()?.identify(&spec)?;
+    if guest.pool > 0 {
+        runtime.kvm()?.keep_shells(&spec, guest.pool)?;
+        while runtime
+            .kvm()?
+            .shell_metrics(&spec)?
+            .is_some_and(|pool| pool.ready < guest.pool)
+        {
+            std::thread::yield_now();
+        }
+    }
 
     let sandbox = runtime.create(&spec)?;
     sandbox.start()?;
     let ready = match spec.ready {
         Some(_) => sandbox.wait_ready(patience),
         None => Ok(()),
+    };
+    let page = match (&made.page, &guest.marker, &ready) {
+        (Some((address, path)), Some(_), Ok(())) => http::get(*address, path, patience)?,
+        _ => String::new(),
     };
     let counted = counted(&*sandbox);
     let exit = match guest.http {
@@ -104,19 +123,27 @@ fn once(runtime: &Runtime, guest: &Guest) -> Result<Life> {
     Ok(Life {
         guest: name(&guest.image),
         said: format!(
-            "{}\nrecognised as {:?}: {}; {counted}",
+            "{}\n{page}recognised as {:?}: {}; {counted}",
             console.trim_end(),
             found.family,
             found.evidence
         ),
         exit,
         timeline: sandbox.timeline(),
-        interface,
+        interface: made.interface,
     })
 }
 
-/// The spec, and the interface that is made for it.
-fn document(guest: &Guest) -> Result<(Value, Option<String>)> {
+/// What is made for a guest beside its spec.
+#[derive(Default)]
+struct Made {
+    interface: Option<String>,
+    /// Where its page is.
+    page: Option<(SocketAddr, String)>,
+}
+
+/// The spec, and what is made for it. A guest with a marker is not asked for its page before it has printed that.
+fn document(guest: &Guest) -> Result<(Value, Made)> {
     let mut unikernel = json!({"image": guest.image, "args": guest.arguments, "env": guest.environment});
     if let Some(initrd) = &guest.initrd {
         unikernel["initrd"] = json!(initrd);
@@ -131,7 +158,7 @@ fn document(guest: &Guest) -> Result<(Value, Option<String>)> {
         "cpu": {"mask": guest.mask},
         "isolation": "in_process",
     });
-    let mut interface = None;
+    let mut made = Made::default();
     if let Some(page) = &guest.http {
         let addresses = network::unused_addresses()?;
         let name = format!("boot{}", std::process::id());
@@ -142,15 +169,16 @@ fn document(guest: &Guest) -> Result<(Value, Option<String>)> {
             "gateway": addresses.host().address().to_string(),
         }]);
         let (port, path) = page.split_once('/').unwrap_or((page, ""));
-        let address = format!("{}:{port}", addresses.guest().address());
-        document["ready"] = json!({"http": {"address": address, "path": format!("/{path}")}});
-        interface = Some(name);
+        let address = SocketAddr::new(addresses.guest().address().into(), port.parse()?);
+        let path = format!("/{path}");
+        document["ready"] = json!({"http": {"address": address, "path": path}});
+        made.page = Some((address, path));
+        made.interface = Some(name);
     }
     if let Some(marker) = &guest.marker {
-        ensure!(guest.http.is_none(), "give --marker or --http, not both");
         document["ready"] = json!({"console": {"marker": marker}});
     }
-    Ok((document, interface))
+    Ok((document, made))
 }
 
 fn disk((index, text): (usize, &String)) -> Value {

@@ -31,6 +31,7 @@ usage: quickstart [web] [--json FILE]
     --protocol P     linux64 or pvh, if not the one that the file has
     --mask FEATURE   as above
     --rounds N       boot it N times
+    --pool N         keep N virtual machines made ahead of time
     --patience S     wait S seconds for it; 60 if left out
     --json FILE      write the result and the timeline";
 
@@ -104,6 +105,7 @@ impl Options {
                 Long("protocol") => guest.protocol = Some(arguments.value()?.string()?),
                 Long("mask") => guest.mask.push(arguments.value()?.string()?),
                 Long("rounds") => guest.rounds = arguments.value()?.parse()?,
+                Long("pool") => guest.pool = arguments.value()?.parse()?,
                 Long("patience") => guest.patience = arguments.value()?.parse()?,
                 Long("json") => json = Some(PathBuf::from(arguments.value()?)),
                 Short('h') | Long("help") => bail!("{USAGE}"),

@@ -110,7 +110,8 @@ fn cmdline(guest: &UnikernelGuest, spec: &SandboxSpec, image: &KernelImage) -> R
     }
     let mut words = vec![PROGRAM.to_owned()];
     words.append(&mut parameters);
-    if !is_deaf(image) && !arguments.is_empty() {
+    // Without it parameters would be arguments, those that name devices among them.
+    if !is_deaf(image) {
         words.push("--".to_owned());
     }
     words.extend(arguments);
@@ -151,6 +152,10 @@ mod tests {
     #[test]
     fn nobody_asked_for_nothing_and_nothing_is_told() {
         assert_eq!(plan(&Unikraft, &image(true), r#""args": []"#, ""), "");
+        assert_eq!(
+            plan(&Unikraft, &image(true), r#""args": []"#, r#""rng": true"#),
+            "app --"
+        );
         assert_eq!(plan(&Unikraft, &image(false), r#""args": ["x"]"#, ""), "app x");
         assert_eq!(plan(&Unikraft, &image(false), r#""cmdline": "me x""#, ""), "me x");
     }
