@@ -21,7 +21,8 @@ pub struct Guest {
     pub initrd: Option<PathBuf>,
     /// Its disks, `NAME=FILE` or `FILE`.
     pub disks: Vec<String>,
-    /// What its card is called, if the guest wants it by name.
+    /// What its card is called, if the guest wants it by name; `NAME=ADDRESS/PREFIX` for a card whose guest knows its own
+    /// address, and this is the host's.
     pub network: Option<String>,
     /// Its memory in MiB.
     pub memory: u64,
@@ -159,7 +160,14 @@ fn document(guest: &Guest) -> Result<(Value, Made)> {
         "isolation": "in_process",
     });
     let mut made = Made::default();
-    if let Some(page) = &guest.http {
+    if let Some((id, host_address)) = guest.network.as_deref().and_then(|network| network.split_once('=')) {
+        let name = format!("boot{}", std::process::id());
+        document["networks"] = json!([{
+            "id": id,
+            "tap": {"create": {"name": name, "host_address": host_address}},
+        }]);
+        made.interface = Some(name);
+    } else if let Some(page) = &guest.http {
         let addresses = network::unused_addresses()?;
         let name = format!("boot{}", std::process::id());
         document["networks"] = json!([{

@@ -25,7 +25,8 @@ usage: quickstart [web] [--json FILE]
     --disk FILE      a disk, or NAME=FILE where the guest wants it by name; repeatable
     --memory MIB     its memory; 128 if left out
     --http PORT/PATH give it a network and wait for this page
-    --network NAME   what its card is called, where the guest wants it by name
+    --network NAME   what its card is called, where the guest wants it by name; NAME=ADDRESS/PREFIX gives it one
+                     without --http, with this address for the host
     --marker TEXT    wait for this on the console
     --env NAME=VALUE its environment; repeatable
     --protocol P     linux64 or pvh, if not the one that the file has

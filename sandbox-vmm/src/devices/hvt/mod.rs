@@ -26,7 +26,6 @@ mod poll;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -236,24 +235,4 @@ fn since_1970() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     // Enough until the year 2554.
     since.as_nanos() as u64
-}
-
-/// For tests and for a thread that nobody kicks: waits as long as it is told.
-impl Patience for () {
-    fn poll(&self, descriptors: &mut [libc::pollfd], timeout: Duration) -> io::Result<Waited> {
-        let milliseconds = timeout.as_millis().min(i32::MAX as u128) as i32;
-        // SAFETY: the array lives for the call, and its length is its own.
-        let ready = unsafe {
-            libc::poll(
-                descriptors.as_mut_ptr(),
-                descriptors.len() as libc::nfds_t,
-                milliseconds,
-            )
-        };
-        match ready {
-            ..0 => Err(io::Error::last_os_error()),
-            0 => Ok(Waited::TimedOut),
-            _ => Ok(Waited::Ready),
-        }
-    }
 }

@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use sandbox_core::ConsoleLog;
@@ -7,6 +8,26 @@ use sandbox_core::limits::RateLimit;
 use super::*;
 use crate::devices::virtio::block::BlockConfig;
 use crate::memory::HugePages;
+
+/// Nobody kicks the thread of a test.
+impl Patience for () {
+    fn poll(&self, descriptors: &mut [libc::pollfd], timeout: Duration) -> io::Result<Waited> {
+        let milliseconds = timeout.as_millis().min(i32::MAX as u128) as i32;
+        // SAFETY: the array lives for the call, and its length is its own.
+        let ready = unsafe {
+            libc::poll(
+                descriptors.as_mut_ptr(),
+                descriptors.len() as libc::nfds_t,
+                milliseconds,
+            )
+        };
+        match ready {
+            ..0 => Err(io::Error::last_os_error()),
+            0 => Ok(Waited::TimedOut),
+            _ => Ok(Waited::Ready),
+        }
+    }
+}
 
 const MEMORY: u64 = 2 << 20;
 const ARGUMENT: u32 = 0x1000;
