@@ -35,6 +35,7 @@ usage: sandbox-bench BENCH [OPTIONS]
     --rounds N       counted rounds (default 30)
     --icount         processor time counts instructions here
     --floor FILE     the floor program
+    --restore-floor FILE  that of restores (snapshot)
     --qemu FILE      QEMU, if there is one
     --kernel FILE    uncompressed Linux kernel (linux, snapshot-linux, data-path)
     --initrd FILE    its initial RAM disk (linux, snapshot-linux, data-path)
@@ -46,6 +47,7 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) place: Where,
     pub(crate) floor: Option<PathBuf>,
+    pub(crate) restore_floor: Option<PathBuf>,
     pub(crate) qemu: Option<PathBuf>,
     pub(crate) kernel: Option<PathBuf>,
     pub(crate) initrd: Option<PathBuf>,
@@ -93,6 +95,7 @@ fn parse() -> Result<(String, Options)> {
         rounds: 30,
         place: Where::Kvm,
         floor: None,
+        restore_floor: None,
         qemu: None,
         kernel: None,
         initrd: None,
@@ -106,6 +109,7 @@ fn parse() -> Result<(String, Options)> {
             Long("rounds") => options.rounds = arguments.value()?.parse()?,
             Long("icount") => options.place = Where::EmulatedIcount,
             Long("floor") => options.floor = Some(arguments.value()?.into()),
+            Long("restore-floor") => options.restore_floor = Some(arguments.value()?.into()),
             Long("qemu") => options.qemu = Some(arguments.value()?.into()),
             Long("kernel") => options.kernel = Some(arguments.value()?.into()),
             Long("initrd") => options.initrd = Some(arguments.value()?.into()),

@@ -6,12 +6,15 @@ mod memory;
 mod parent;
 mod tap;
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use sandbox::snapshot::MemoryRestore;
 use sandbox::{KvmOptions, Runtime};
 
-use crate::Options;
+use crate::cold_start::Image;
 use crate::report::Report;
+use crate::{Options, peers};
 pub(crate) use linux::measure as linux;
 
 /// How a clone comes to be.
@@ -46,6 +49,9 @@ pub(crate) fn server(options: &Options, report: &mut Report) -> Result<()> {
     let runtime = runtime();
     let parent = parent::Parent::serving(&runtime)?;
     parent.measure_snapshot(options.rounds, report)?;
+    if let Some(program) = &options.restore_floor {
+        floor(program, options.rounds, report)?;
+    }
     for way in Way::ALL {
         let case = format!("sdk/http-reply/in_process/{}", way.name());
         for round in 0..=options.rounds {
@@ -64,6 +70,20 @@ pub(crate) fn server(options: &Options, report: &mut Report) -> Result<()> {
     }
     clones::burst(&parent, report)?;
     memory::per_clone(&parent, report)
+}
+
+/// The KVM calls alone, for a guest without devices.
+fn floor(program: &Path, rounds: usize, report: &mut Report) -> Result<()> {
+    let image = Image::write("hello", sandbox_guests::HELLO)?;
+    for round in 0..=rounds {
+        let floor = peers::floor(program, image.path())?;
+        if round > 0 {
+            report.add_span("floor/hello/restore", "call_to_first_entry", floor.first_entry);
+            report.add_span("floor/hello/restore", "call_to_first_exit", floor.first_exit);
+            report.add_span("floor/hello/restore", "call_to_torn_down", floor.torn_down);
+        }
+    }
+    Ok(())
 }
 
 fn runtime() -> Runtime {

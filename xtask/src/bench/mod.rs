@@ -78,6 +78,7 @@ struct Programs {
     bench: PathBuf,
     worker: PathBuf,
     floor: PathBuf,
+    restore_floor: PathBuf,
     qemu: PathBuf,
 }
 
@@ -160,13 +161,15 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Options> {
 fn build(workspace: &Workspace) -> Result<Programs> {
     let folder = workspace.target().join("bench");
     fs::create_dir_all(&folder)?;
-    let floor = folder.join("floor");
-    process::run(
-        process::tool("gcc")
-            .args(["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o"])
-            .arg(&floor)
-            .arg(workspace.root().join("bench/floor/floor.c")),
-    )?;
+    let compiled = |name: &str| -> Result<PathBuf> {
+        let program = folder.join(name);
+        let source = workspace.root().join(format!("bench/floor/{name}.c"));
+        let mut gcc = process::tool("gcc");
+        gcc.args(["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o"]);
+        process::run(gcc.arg(&program).arg(source))?;
+        Ok(program)
+    };
+    let (floor, restore_floor) = (compiled("floor")?, compiled("restore")?);
     process::run(
         workspace
             .cargo()
@@ -178,6 +181,7 @@ fn build(workspace: &Workspace) -> Result<Programs> {
         worker,
         bench: workspace.target().join("release/sandbox-bench"),
         floor,
+        restore_floor,
         qemu: qemu.context("there is no qemu-system-x86_64")?,
     })
 }
@@ -217,6 +221,8 @@ fn native(programs: &Programs, bench: &str, options: &Options, json: &Path) -> R
         .args(["--rounds", &options.rounds.to_string()])
         .arg("--floor")
         .arg(&programs.floor)
+        .arg("--restore-floor")
+        .arg(&programs.restore_floor)
         .arg("--qemu")
         .arg(&programs.qemu)
         .arg("--json")
@@ -252,7 +258,12 @@ fn emulated(workspace: &Workspace, programs: &Programs, bench: &str, options: &O
             "--root".into(),
             file("root.ext4"),
         ]),
-        _ => command.extend(["--floor".into(), programs.floor.clone().into()]),
+        _ => command.extend([
+            "--floor".into(),
+            programs.floor.clone().into(),
+            "--restore-floor".into(),
+            programs.restore_floor.clone().into(),
+        ]),
     }
     let mut run = HostRun::new(command);
     if matches!(bench, "cold-start" | "linux") {
@@ -270,6 +281,7 @@ fn emulated(workspace: &Workspace, programs: &Programs, bench: &str, options: &O
     run.carried.push(carried(&programs.worker));
     run.environment
         .push((WORKER_VARIABLE.into(), programs.worker.clone().into()));
+    run.carried.push(carried(&programs.restore_floor));
     run.assets = true;
     run.icount = true;
     run.memory_mib = Some(HOST_MEMORY);
