@@ -76,7 +76,7 @@ pub(crate) fn server(options: &Options, report: &mut Report) -> Result<()> {
 fn floor(program: &Path, rounds: usize, report: &mut Report) -> Result<()> {
     let image = Image::write("hello", sandbox_guests::HELLO)?;
     for round in 0..=rounds {
-        let floor = peers::floor(program, image.path())?;
+        let floor = peers::floor(program, image.path(), false)?;
         if round > 0 {
             report.add_span("floor/hello/restore", "call_to_first_entry", floor.first_entry);
             report.add_span("floor/hello/restore", "call_to_first_exit", floor.first_exit);
