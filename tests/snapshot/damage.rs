@@ -157,7 +157,8 @@ fn remake(victim: &Victim, change: impl FnOnce(&mut Manifest)) {
 
 #[test]
 fn what_cannot_go_on_here_is_refused_with_the_reason() {
-    let changes: [(&str, fn(&mut Manifest)); 3] = [
+    type Change = (&'static str, fn(&mut Manifest));
+    let changes: [Change; 3] = [
         ("format", |manifest| manifest.format += 1),
         ("aarch64", |manifest| manifest.architecture = "aarch64".to_owned()),
         ("abacus", |manifest| manifest.backend = "abacus".to_owned()),

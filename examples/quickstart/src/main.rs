@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `web.rs` | a web server without an operating system: described, booted, asked for its page, taken apart |
 //! | `boot.rs` | any unikernel that somebody brings: recognised from its file, and told its arguments, address and disks |
+//! | `clones.rs` | a snapshot of a running guest, a sandbox restored from it, and ten forks |
 //! | `linux.rs` | a stock Linux kernel, up to its init and to its power-off |
 //! | `timeline.rs` | reading the timeline that every sandbox keeps: which phase took how long, and whose time it was |
 //! | `network.rs` | finding addresses for a sandbox that this machine does not use |
 //! | `holdings.rs` | what this process holds, to see that a sandbox leaves nothing behind |
 
 mod boot;
+mod clones;
 mod holdings;
 mod http;
 mod image;
@@ -50,6 +52,10 @@ fn run() -> Result<()> {
         Guest::Linux(files) => linux::run(&runtime, files)?,
         Guest::Own(guest) => boot::run(&runtime, guest)?,
     };
+    let clones = match &options.guest {
+        Guest::Web => Some(clones::run(&runtime)?),
+        _ => None,
+    };
     drop(runtime);
 
     let left = Left {
@@ -61,6 +67,9 @@ fn run() -> Result<()> {
     };
     let report = Report { life, left };
     print!("{}", report.text());
+    if let Some(clones) = clones {
+        print!("{}", clones.text());
+    }
     if let Some(file) = &options.json {
         report.write_json(file)?;
     }
