@@ -12,7 +12,7 @@ use crate::cache::{self, Key};
 const INIT: &[u8] = include_bytes!("../../assets/host-init.sh");
 
 /// Drivers that are loaded at the start of every run.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 19] = [
     // The host's own ports and disk.
     "virtio_pci",
     "virtio_console",
@@ -32,6 +32,12 @@ const MODULES: [&str; 14] = [
     "nft_nat",
     // Root file systems of containers.
     "overlay",
+    // What CRIU asks about sockets.
+    "unix_diag",
+    "tcp_diag",
+    "udp_diag",
+    "netlink_diag",
+    "af_packet_diag",
 ];
 
 const FOLDERS: [&str; 11] = [
