@@ -161,7 +161,7 @@
 /**
  * Version of this interface, raised at every change of it: symbols, layouts, numbers.
  */
-#define SANDBOX_ABI_VERSION 1
+#define SANDBOX_ABI_VERSION 2
 
 /**
  * State: all resources are made; no guest code has run.
@@ -772,7 +772,7 @@ const char *sandbox_version(void);
  * 1 if this build has the feature of that name, 0 if not, or if `name` is NULL or unknown. What the host can do is
  * another question: see `sandbox_runtime_probe`, and `sandbox_capabilities` for one sandbox.
  *
- * There are: `cancel`, `events`, `exec`, `fork`, `kvm`, `log`, `restore`, `snapshot`, `spec-setters`.
+ * There are: `cancel`, `container`, `events`, `exec`, `fork`, `kvm`, `log`, `restore`, `snapshot`, `spec-setters`, `worker`.
  *
  * Thread-safety: any thread, any time. Does not block.
  */
@@ -1253,6 +1253,15 @@ int32_t sandbox_network_stats_read(sandbox_t sandbox,
  * Thread-safety: any thread, any time. Does not block.
  */
 int32_t sandbox_stats_to_json(sandbox_t sandbox, sandbox_text_t *json, sandbox_error_t *error);
+
+/**
+ * The networks that the SDK made for it, as a JSON array: `"id"`, `"interface"`, `"address"`, `"gateway"`, `"mac"`,
+ * `"ports"`, with what the spec left open. Any state; what is told here is given back by teardown. The caller frees
+ * `*json` with `sandbox_text_free`.
+ *
+ * Thread-safety: any thread, any time. Does not block.
+ */
+int32_t sandbox_networks_to_json(sandbox_t sandbox, sandbox_text_t *json, sandbox_error_t *error);
 
 /**
  * Reads the phases reached, in order of time, up to `capacity` of them, into `entries`. `*count` is how many there

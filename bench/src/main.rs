@@ -1,6 +1,7 @@
 //! Measures the SDK against the bare KVM calls and its peers, where it stands: on a host with KVM or inside the
 //! emulated one. `cargo xtask bench` builds what it needs and runs it in both.
 
+mod c_abi;
 mod clock;
 mod cold_start;
 mod containers;
@@ -27,6 +28,7 @@ usage: sandbox-bench BENCH [OPTIONS]
   linux              a stock Linux kernel from call to /init: SDK and QEMU in turn
   containers         a container from create to given back: SDK and runtime by hand in turn
   data-path          disk and network of a stock Linux guest: what a request costs
+  c-abi              calls through the C interface and in Rust, in turn
   exits              one port-I/O exit to user space and back
   snapshot           snapshots, restores and forks of http-reply
   snapshot-linux     the same of a stock Linux guest
@@ -77,6 +79,7 @@ fn run() -> Result<()> {
         "snapshot" => snapshot::server(&options, &mut report)?,
         "snapshot-linux" => snapshot::linux(&options, &mut report)?,
         "memory" => memory::beyond_guest(&mut report)?,
+        "c-abi" => c_abi::overhead(&options, &mut report)?,
         "exits" => exits::round_trip(&options, &mut report)?,
         "once" => return cold_start::once(),
         _ => bail!("there is no bench {bench}\n{USAGE}"),

@@ -98,6 +98,9 @@ func TestAWholeLife(t *testing.T) {
 	if stats.Memory.GuestTouched == nil || *stats.Memory.GuestTouched == 0 || stats.Memory.Reported != nil {
 		t.Fatal(stats)
 	}
+	if networks, err := box.Networks(); err != nil || len(networks) != 0 {
+		t.Fatal(networks, err)
+	}
 	report, err := box.ExitReport()
 	if err != nil || !bytes.Contains(report, []byte("exit code 7")) {
 		t.Fatal(string(report), err)

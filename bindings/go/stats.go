@@ -81,3 +81,31 @@ func (box *Sandbox) Stats() (*Stats, error) {
 	stats := new(Stats)
 	return stats, json.Unmarshal([]byte(text), stats)
 }
+
+// NetworkState is a network card of a sandbox whose network the SDK made, with what the spec left open filled in.
+type NetworkState struct {
+	// ID is the network's id in the spec.
+	ID string `json:"id"`
+	// Interface is the host's, where there is one that is the sandbox's own.
+	Interface string `json:"interface"`
+	// Address is the sandbox's, a.b.c.d/prefix.
+	Address string `json:"address"`
+	// Gateway is by which it reaches everything else.
+	Gateway string `json:"gateway"`
+	// MAC is the card's.
+	MAC string `json:"mac"`
+	// Ports are those of the host that lead to it, as the spec's schema describes them.
+	Ports []json.RawMessage `json:"ports"`
+}
+
+// Networks is the networks that the SDK made for it. What is told here is given back by teardown.
+func (box *Sandbox) Networks() ([]NetworkState, error) {
+	text, err := box.text(func(handle C.sandbox_t, text *C.sandbox_text_t, object *C.sandbox_error_t) C.int32_t {
+		return C.sandbox_networks_to_json(handle, text, object)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var networks []NetworkState
+	return networks, json.Unmarshal([]byte(text), &networks)
+}

@@ -9,7 +9,6 @@ use sandbox::{Capability, Error, ErrorKind, RestoreOptions, Restored, Sandbox, S
 
 use crate::argument;
 use crate::cancel::{sandbox_cancel_t, token};
-use crate::code::SANDBOX_ERROR_HOST_FAILURE;
 use crate::entry::{Failure, Outcome, entry};
 use crate::error::sandbox_error_t;
 use crate::lifecycle::sandbox_t;
@@ -94,9 +93,7 @@ pub unsafe extern "C" fn sandbox_snapshot(
                 object.threads.cancellable(cancel.as_deref(), work, drop)
             })?;
             if let Some(place) = manifest.as_mut() {
-                let json = serde_json::to_string(&written);
-                let json = json.map_err(|error| Failure::plain(SANDBOX_ERROR_HOST_FAILURE, error.to_string()))?;
-                *place = text::hand_out(&json)?;
+                *place = text::hand_out_json(&written)?;
             }
             Ok(())
         })

@@ -6,7 +6,6 @@ use sandbox::Stats;
 use sandbox::stats::{DiskStats, NetworkStats};
 
 use crate::argument;
-use crate::code::SANDBOX_ERROR_HOST_FAILURE;
 use crate::entry::{Failure, Outcome, entry};
 use crate::error::sandbox_error_t;
 use crate::lifecycle::sandbox_t;
@@ -181,9 +180,32 @@ pub unsafe extern "C" fn sandbox_stats_to_json(
         entry(error, || {
             let place = argument::place(json, "json")?;
             let read = SANDBOXES.with(sandbox, |object| Ok(object.sandbox.stats()?))?;
-            let json = serde_json::to_string(&read);
-            let json = json.map_err(|error| Failure::plain(SANDBOX_ERROR_HOST_FAILURE, error.to_string()))?;
-            *place = text::hand_out(&json)?;
+            *place = text::hand_out_json(&read)?;
+            Ok(())
+        })
+    }
+}
+
+/// The networks that the SDK made for it, as a JSON array: `"id"`, `"interface"`, `"address"`, `"gateway"`, `"mac"`,
+/// `"ports"`, with what the spec left open. Any state; what is told here is given back by teardown. The caller frees
+/// `*json` with `sandbox_text_free`.
+///
+/// Thread-safety: any thread, any time. Does not block.
+///
+/// # Safety
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbox_networks_to_json(
+    sandbox: sandbox_t,
+    json: *mut sandbox_text_t,
+    error: *mut sandbox_error_t,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        entry(error, || {
+            let place = argument::place(json, "json")?;
+            let networks = SANDBOXES.with(sandbox, |object| Ok(object.sandbox.networks()))?;
+            *place = text::hand_out_json(&networks)?;
             Ok(())
         })
     }

@@ -3,7 +3,10 @@
 use std::ffi::{CString, c_char};
 use std::ptr;
 
-use crate::entry::{Outcome, entry};
+use serde::Serialize;
+
+use crate::code::SANDBOX_ERROR_HOST_FAILURE;
+use crate::entry::{Failure, Outcome, entry};
 use crate::error::c_string;
 use crate::handle::{Kind, Table};
 
@@ -15,6 +18,13 @@ static TEXTS: Table<CString> = Table::new(Kind::Text);
 /// Makes a text object.
 pub fn hand_out(text: &str) -> Outcome<sandbox_text_t> {
     TEXTS.insert(c_string(text))
+}
+
+/// Makes a text object of a JSON document.
+pub fn hand_out_json(document: &impl Serialize) -> Outcome<sandbox_text_t> {
+    let json = serde_json::to_string(document);
+    let json = json.map_err(|error| Failure::plain(SANDBOX_ERROR_HOST_FAILURE, error.to_string()))?;
+    hand_out(&json)
 }
 
 /// The text, terminated by NUL; NULL if there is no such text.

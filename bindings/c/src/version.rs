@@ -3,11 +3,12 @@
 use std::ffi::{CStr, c_char};
 
 /// Version of this interface, raised at every change of it: symbols, layouts, numbers.
-pub const SANDBOX_ABI_VERSION: u32 = 1;
+pub const SANDBOX_ABI_VERSION: u32 = 2;
 
 /// What this build can be asked for.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 11] = [
     "cancel",
+    "container",
     "events",
     "exec",
     "fork",
@@ -16,6 +17,7 @@ const FEATURES: [&str; 9] = [
     "restore",
     "snapshot",
     "spec-setters",
+    "worker",
 ];
 
 /// The `SANDBOX_ABI_VERSION` of the library that is loaded; compare it with the header's.
@@ -41,7 +43,7 @@ pub extern "C" fn sandbox_version() -> *const c_char {
 /// 1 if this build has the feature of that name, 0 if not, or if `name` is NULL or unknown. What the host can do is
 /// another question: see `sandbox_runtime_probe`, and `sandbox_capabilities` for one sandbox.
 ///
-/// There are: `cancel`, `events`, `exec`, `fork`, `kvm`, `log`, `restore`, `snapshot`, `spec-setters`.
+/// There are: `cancel`, `container`, `events`, `exec`, `fork`, `kvm`, `log`, `restore`, `snapshot`, `spec-setters`, `worker`.
 ///
 /// Thread-safety: any thread, any time. Does not block.
 ///

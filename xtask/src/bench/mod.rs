@@ -21,7 +21,7 @@ use crate::workspace::Workspace;
 
 /// What `cargo xtask help` says about it.
 pub(crate) const USAGE: &str = "\
-bench NAME [OPTIONS]             measure: cold-start, containers, snapshot or data-path
+bench NAME [OPTIONS]             measure: cold-start, containers, snapshot, data-path or c-abi
     --json FILE         write one JSON object per line
     --rounds N          rounds on this machine (default 30); a fifth of it in the emulated host
     --native-only       leave the emulated host out
@@ -126,7 +126,15 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
             }
         }
         "data-path" => emulated(workspace, &programs, "data-path", &options, &json)?,
-        other => bail!("there is no bench {other}; there are cold-start, containers, snapshot and data-path"),
+        "c-abi" => {
+            if options.native && kind != HostKind::Missing {
+                native(&programs, "c-abi", &options, &json)?;
+            }
+            if options.emulated {
+                emulated(workspace, &programs, "c-abi", &options, &json)?;
+            }
+        }
+        other => bail!("there is no bench {other}; there are cold-start, containers, snapshot, data-path and c-abi"),
     }
     if let Some(target) = &options.json {
         fs::copy(&json, target).with_context(|| format!("cannot write {}", target.display()))?;

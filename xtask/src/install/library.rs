@@ -15,6 +15,9 @@ use crate::workspace::Workspace;
 /// What the library needs of the system.
 pub(super) const SYSTEM_LIBRARIES: [&str; 5] = ["-lgcc_s", "-lpthread", "-lm", "-ldl", "-lc"];
 
+/// The cargo profile that installed files are built with.
+pub(super) const PROFILE: &str = "library";
+
 /// Bitcode that Rust's standard library carries along, and that only slows linkers down.
 const BITCODE: [&str; 2] = [".llvmbc", ".llvmcmd"];
 
@@ -30,10 +33,10 @@ impl Library {
         process::run(
             workspace
                 .cargo()
-                .args(["build", "--release", "--quiet", "--package", "sandbox-c"]),
+                .args(["build", "--profile", PROFILE, "--quiet", "--package", "sandbox-c"]),
         )?;
         let symbols = symbols(&fs::read_to_string(workspace.root().join("include/sandbox.h"))?)?;
-        let built = workspace.target().join("release/libsandbox_c.a");
+        let built = workspace.target().join(PROFILE).join("libsandbox_c.a");
         let object = one_object(&built, &symbols, folder)?;
         Ok(Self {
             shared: shared(&object, folder, soname)?,

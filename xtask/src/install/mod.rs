@@ -122,17 +122,22 @@ fn install(workspace: &Workspace, options: &Options) -> Result<()> {
 
 /// Builds the worker's program, without symbols: it is started often.
 fn worker_program(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
-    process::run(
-        workspace
-            .cargo()
-            .args(["build", "--release", "--quiet", "--package", "sandbox", "--bin", WORKER]),
-    )?;
+    process::run(workspace.cargo().args([
+        "build",
+        "--profile",
+        library::PROFILE,
+        "--quiet",
+        "--package",
+        "sandbox",
+        "--bin",
+        WORKER,
+    ]))?;
     let stripped = folder.join(WORKER);
     process::run(
         process::tool("strip")
             .arg("-o")
             .arg(&stripped)
-            .arg(workspace.target().join("release").join(WORKER)),
+            .arg(workspace.target().join(library::PROFILE).join(WORKER)),
     )?;
     Ok(stripped)
 }

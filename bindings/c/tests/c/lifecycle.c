@@ -62,6 +62,10 @@ static void runs_from_create_to_torn_down(sandbox_runtime_t runtime, const char 
     CHECK(strstr(sandbox_text_data(json), "guest_touched") != NULL);
     sandbox_text_free(json);
 
+    OK(sandbox_networks_to_json(sandbox, &json, &error));
+    CHECK(strcmp(sandbox_text_data(json), "[]") == 0);
+    sandbox_text_free(json);
+
     OK(sandbox_teardown(sandbox, &error));
     OK(sandbox_wait_torn_down(sandbox, PATIENCE, 0, &error));
     CHECK(state_of(sandbox) == SANDBOX_STATE_TORN_DOWN);

@@ -37,6 +37,8 @@ static void null_where_something_must_be(sandbox_runtime_t runtime, sandbox_spec
     EXPECT(INVALID, sandbox_stats_read(sandbox, NULL, sizeof(sandbox_stats), &error));
     EXPECT(INVALID, sandbox_stats_read(sandbox, &(sandbox_stats){0}, 0, &error));
     EXPECT(INVALID, sandbox_stats_to_json(sandbox, NULL, &error));
+    EXPECT(INVALID, sandbox_networks_to_json(sandbox, NULL, &error));
+    EXPECT(INVALID, sandbox_uniqueness_read(sandbox, NULL, &error));
     EXPECT(INVALID, sandbox_timeline_read(sandbox, NULL, 1, &(size_t){0}, &error));
     EXPECT(INVALID, sandbox_timeline_read(sandbox, NULL, 0, NULL, &error));
     EXPECT(INVALID, sandbox_cancel_new(NULL, &error));
@@ -129,6 +131,9 @@ static void handles_that_name_nothing(sandbox_t dead, sandbox_spec_t other_kind)
         EXPECT(NO_HANDLE, sandbox_disk_stats_read(handle, 0, &(sandbox_disk_stats){0}, 8, &error));
         EXPECT(NO_HANDLE, sandbox_network_stats_read(handle, 0, &(sandbox_network_stats){0}, 8, &error));
         EXPECT(NO_HANDLE, sandbox_stats_to_json(handle, &(sandbox_text_t){0}, &error));
+        EXPECT(NO_HANDLE, sandbox_networks_to_json(handle, &(sandbox_text_t){0}, &error));
+        EXPECT(NO_HANDLE, sandbox_uniqueness_read(handle, &(sandbox_uniqueness){0}, &error));
+        EXPECT(NO_HANDLE, sandbox_wait_confirmed(handle, 0, 0, NULL, &error));
         EXPECT(NO_HANDLE, sandbox_timeline_read(handle, NULL, 0, &(size_t){0}, &error));
         EXPECT(NO_HANDLE, sandbox_events_descriptor(handle, &(int32_t){0}, &error));
         EXPECT(NO_HANDLE, sandbox_events_watch(handle, handle, SANDBOX_EVENT_EXIT, 0, &error));
