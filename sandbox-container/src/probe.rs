@@ -90,6 +90,10 @@ fn criu_works(host: &Host) -> std::result::Result<(), String> {
     let Some(criu) = runtime::on_path("criu") else {
         return Err("containers cannot be saved: there is no criu on PATH".to_owned());
     };
+    // CRIU 3.17 holds a container's network still by it, and says so only half-way through.
+    if runtime::on_path("iptables-restore").is_none() {
+        return Err("containers cannot be saved: criu needs iptables-restore, which is not on PATH".to_owned());
+    }
     match ask(host, vec![criu, "check".into()], TRYING) {
         Ok((Status::Code(0), _)) => Ok(()),
         Ok((_, output)) => {
