@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ const DISK_BYTES: u64 = 64 << 20;
 const STREAM_BYTES: usize = 64 << 20;
 /// Bytes per call on the host's side of a stream.
 const BLOCK: usize = 256 << 10;
-const GUEST_PORT: u16 = 8080;
 /// Requests of the short and of the long run; the difference leaves out what starting `dd` costs.
 const FEW: u32 = 200;
 const MANY: u32 = 2_200;
@@ -38,8 +37,6 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     let sandbox = runtime.create(&spec(options, &disk)?)?;
     sandbox.start()?;
     let mut shell = Shell::new(&*sandbox)?;
-    shell.run("dd if=/dev/zero of=/tmp/stream bs=1M count=64")?;
-    shell.run(&format!("httpd -p {GUEST_PORT} -h /tmp"))?;
     for _ in 0..options.rounds {
         report.add_span(
             CASE,
@@ -52,7 +49,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
             per_request(&mut shell, "if=/dev/zero of=/dev/vdb oflag=direct")?,
         );
         report.add_span(CASE, "ping_rtt", ping()?);
-        report.add_span(CASE, "tcp_out_64mib", stream_out()?);
+        report.add_span(CASE, "tcp_out_64mib", stream_out(&mut shell)?);
         report.add_span(CASE, "tcp_in_64mib", stream_in(&mut shell)?);
     }
     sandbox.teardown().wait(PATIENCE)?;
@@ -125,11 +122,13 @@ fn ping() -> Result<Span> {
     })
 }
 
-/// The guest's web server sends a file from its memory.
-fn stream_out() -> Result<Span> {
-    let mut stream = TcpStream::connect((GUEST, GUEST_PORT))?;
+/// A program in the guest sends, with writes of 64 KiB, as large as the kernel makes its segments.
+fn stream_out(shell: &mut Shell<'_>) -> Result<Span> {
+    let listener = TcpListener::bind((HOST, 0))?;
+    let port = listener.local_addr()?.port();
+    shell.begin(&format!("exercise tcp-send {HOST} {port} {STREAM_BYTES}"))?;
+    let (mut stream, _) = listener.accept()?;
     let before = clock::now();
-    stream.write_all(b"GET /stream HTTP/1.0\r\n\r\n")?;
     let mut buffer = vec![0; BLOCK];
     let mut total = 0;
     loop {
@@ -138,21 +137,20 @@ fn stream_out() -> Result<Span> {
             count => total += count,
         }
     }
-    ensure!(total >= STREAM_BYTES, "the guest's stream ended after {total} bytes");
-    Ok(clock::now().since(before))
+    let span = clock::now().since(before);
+    ensure!(total == STREAM_BYTES, "the guest's stream ended after {total} bytes");
+    shell.finish()?;
+    Ok(span)
 }
 
-/// The guest downloads from a server of ours.
+/// A program in the guest reads what we send, 64 KiB at a time.
 fn stream_in(shell: &mut Shell<'_>) -> Result<Span> {
     let listener = TcpListener::bind((HOST, 0))?;
     let port = listener.local_addr()?.port();
-    shell.begin(&format!("wget -q -O /dev/null http://{HOST}:{port}/"))?;
+    shell.begin(&format!("exercise tcp-receive {HOST} {port}"))?;
     let (mut stream, _) = listener.accept()?;
-    let mut request = [0; 4096];
-    ensure!(stream.read(&mut request)? > 0, "the guest asked for nothing");
-    let before = clock::now();
-    stream.write_all(format!("HTTP/1.0 200 OK\r\nContent-Length: {STREAM_BYTES}\r\n\r\n").as_bytes())?;
     let block = vec![0x5a; BLOCK];
+    let before = clock::now();
     for _ in 0..STREAM_BYTES / BLOCK {
         stream.write_all(&block)?;
     }

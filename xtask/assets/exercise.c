@@ -3,7 +3,10 @@
  *     exercise vsock-listen PORT               accepts one stream and echoes it
  *     exercise vsock-connect PORT              opens a stream to the host and echoes it
  *     exercise zero-out DEVICE OFFSET LENGTH   makes a range of a block device zeroes
+ *     exercise tcp-send ADDRESS PORT LENGTH    sends so many bytes, in writes of 64 KiB
+ *     exercise tcp-receive ADDRESS PORT        takes what comes, in reads of 64 KiB
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -33,6 +36,9 @@ static int write_all(int file, const char *bytes, size_t length)
 	}
 	return 0;
 }
+
+/* What the exercises of TCP hand to one system call. */
+static char block[65536];
 
 /* Gives a stream back what comes from it, until its peer has done. */
 static int echo(int stream)
@@ -96,6 +102,48 @@ static int zero_out(const char *path, const char *offset, const char *length)
 	return EXIT_SUCCESS;
 }
 
+static int tcp_connect(const char *text, const char *port)
+{
+	struct sockaddr_in address = {
+		.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)strtoul(port, NULL, 10)),
+	};
+	if (inet_pton(AF_INET, text, &address.sin_addr) != 1) {
+		errno = EINVAL;
+		return -1;
+	}
+	int stream = socket(AF_INET, SOCK_STREAM, 0);
+	if (stream >= 0 && connect(stream, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return -1;
+	return stream;
+}
+
+static int tcp_send(const char *address, const char *port, const char *length)
+{
+	size_t left = strtoull(length, NULL, 10);
+	int stream = tcp_connect(address, port);
+	if (stream < 0)
+		return fail("connect");
+	while (left > 0) {
+		size_t size = left < sizeof(block) ? left : sizeof(block);
+		if (write_all(stream, block, size) < 0)
+			return fail("write to the stream");
+		left -= size;
+	}
+	return EXIT_SUCCESS;
+}
+
+static int tcp_receive(const char *address, const char *port)
+{
+	ssize_t length;
+	int stream = tcp_connect(address, port);
+	if (stream < 0)
+		return fail("connect");
+	while ((length = read(stream, block, sizeof(block))) > 0)
+		;
+	return length < 0 ? fail("read from the stream") : EXIT_SUCCESS;
+}
+
 int main(int count, char **words)
 {
 	if (count == 3 && strcmp(words[1], "vsock-listen") == 0)
@@ -104,6 +152,11 @@ int main(int count, char **words)
 		return vsock_connect(words[2]);
 	if (count == 5 && strcmp(words[1], "zero-out") == 0)
 		return zero_out(words[2], words[3], words[4]);
-	fputs("usage: exercise vsock-listen PORT | vsock-connect PORT | zero-out DEVICE OFFSET LENGTH\n", stderr);
+	if (count == 5 && strcmp(words[1], "tcp-send") == 0)
+		return tcp_send(words[2], words[3], words[4]);
+	if (count == 4 && strcmp(words[1], "tcp-receive") == 0)
+		return tcp_receive(words[2], words[3]);
+	fputs("usage: exercise vsock-listen PORT | vsock-connect PORT | zero-out DEVICE OFFSET LENGTH\n"
+	      "       | tcp-send ADDRESS PORT LENGTH | tcp-receive ADDRESS PORT\n", stderr);
 	return EXIT_FAILURE;
 }
