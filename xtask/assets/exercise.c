@@ -38,7 +38,7 @@ static int write_all(int file, const char *bytes, size_t length)
 }
 
 /* What the exercises of TCP hand to one system call. */
-static char block[65536];
+static char block[1048576];
 
 /* Gives a stream back what comes from it, until its peer has done. */
 static int echo(int stream)
