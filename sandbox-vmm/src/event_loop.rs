@@ -58,8 +58,7 @@ impl Agenda {
 
     /// Tells a device of an event.
     fn serve(&self, device: &SharedDevice, token: u32) {
-        let progress = device.lock().unwrap_or_else(PoisonError::into_inner).host_event(token);
-        if progress == Progress::More {
+        if device.tell(token) == Progress::More {
             self.unfinished().push((Arc::clone(device), token));
             self.wake();
         }
@@ -198,9 +197,8 @@ impl MutEventSubscriber for DeadlineSubscriber {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::virtio::{
-        ActivateError, Activation, DeviceKind, DeviceState, RestoreError, SavedDevice, VirtioDevice,
-    };
+    use crate::devices::virtio::Shared;
+    use crate::devices::virtio::test_support::EventCounter;
     use std::sync::mpsc;
 
     #[test]
@@ -212,78 +210,26 @@ mod tests {
         assert!(EventLoop::spawn(sources, || ()).unwrap().is_none());
     }
 
-    /// A device that needs several calls for one event.
-    struct Lengthy {
-        calls_left: u32,
-        done: mpsc::Sender<u32>,
-    }
-
-    impl VirtioDevice for Lengthy {
-        fn kind(&self) -> DeviceKind {
-            DeviceKind::Rng
-        }
-
-        fn queue_sizes(&self) -> &[u16] {
-            &[]
-        }
-
-        fn features(&self) -> u64 {
-            0
-        }
-
-        fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
-
-        fn activate(&mut self, _activation: Activation) -> Result<(), ActivateError> {
-            Ok(())
-        }
-
-        fn reset(&mut self) {}
-
-        fn queue_notify(&mut self, _queue: u16) -> Progress {
-            Progress::Waiting
-        }
-
-        fn save(&mut self) -> SavedDevice {
-            SavedDevice {
-                positions: Vec::new(),
-                state: DeviceState::Rng,
-            }
-        }
-
-        fn restore(&mut self, _state: &DeviceState) -> Result<(), RestoreError> {
-            Ok(())
-        }
-
-        fn host_event(&mut self, token: u32) -> Progress {
-            self.calls_left -= 1;
-            match self.calls_left {
-                0 => {
-                    self.done.send(token).unwrap();
-                    Progress::Waiting
-                }
-                _ => Progress::More,
-            }
-        }
-    }
-
     #[test]
     fn what_a_call_left_over_is_gone_on_with() {
-        let (done, receiver) = mpsc::channel();
+        const CALLS: usize = 1000;
         let fd = EventFd::new(EFD_CLOEXEC).unwrap();
         fd.write(1).unwrap();
         let event = HostEvent {
             fd: fd.as_raw_fd(),
             token: 7,
         };
-        let device = Lengthy { calls_left: 1000, done };
+        let device = Arc::new(Shared::new(EventCounter::new(CALLS)));
         let sources = EventSources {
-            devices: vec![(Arc::new(Mutex::new(device)), vec![event])],
+            devices: vec![(device.clone(), vec![event])],
             deadline: None,
         };
         let event_loop = EventLoop::spawn(sources, || ()).unwrap().unwrap();
-        assert_eq!(receiver.recv().unwrap(), 7);
+        while device.lock().events.len() < CALLS {
+            thread::yield_now();
+        }
         event_loop.stop();
-        assert!(receiver.recv().is_err(), "called again with nothing left");
+        assert_eq!(device.lock().events, [7; CALLS], "called again with nothing left");
     }
 
     #[test]

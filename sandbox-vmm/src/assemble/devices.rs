@@ -1,14 +1,14 @@
 //! The virtio devices of a spec: made from what was opened for them, and put into the machine.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use sandbox_core::spec::SandboxSpec;
 use sandbox_core::{Error, Result};
 
 use super::opened::OpenDevices;
 use super::{disk, network, others};
-use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::transport::MmioTransport;
+use crate::devices::virtio::{Shared, VirtioDevice};
 use crate::machine::vm::GsiLine;
 use crate::machine::{Machine, SharedDevice};
 use crate::memory::layout::{MMIO_START, MMIO_WINDOW_SIZE};
@@ -104,6 +104,6 @@ impl DeviceSet {
     }
 
     fn add(&mut self, device: impl VirtioDevice + 'static) {
-        self.devices.push(Arc::new(Mutex::new(device)));
+        self.devices.push(Arc::new(Shared::new(device)));
     }
 }

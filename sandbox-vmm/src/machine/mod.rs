@@ -15,19 +15,19 @@ pub mod vcpu_state;
 pub mod vm;
 pub mod vm_state;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use sandbox_core::ConsoleLog;
 
 use crate::devices::hvt::Hypercalls;
 use crate::devices::legacy::LegacyDevices;
 use crate::devices::mmio_bus::MmioBus;
-use crate::devices::virtio::VirtioDevice;
+use crate::devices::virtio::{Shared, VirtioDevice};
 use crate::snapshot::pager::Pager;
 use vm::Vm;
 
 /// A virtio device that transport and event loop share.
-pub type SharedDevice = Arc<Mutex<dyn VirtioDevice>>;
+pub type SharedDevice = Arc<Shared<dyn VirtioDevice>>;
 
 /// Everything that serves a guest, but for the vCPUs, which their threads own.
 pub struct Machine {

@@ -16,7 +16,6 @@
 
 pub mod record;
 
-use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use sandbox_core::snapshot::{Given, Uniqueness};
@@ -114,7 +113,7 @@ pub fn give(
 /// Has the program in the guest told, if there is one that some device reaches; returns the parts that it uses.
 fn tell_program(machine: &Machine, record: &[u8; RECORD_SIZE]) -> Option<Parts> {
     machine.devices.iter().find_map(|device| {
-        let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut device = device.lock();
         device.tell_identity(record)
     })
 }

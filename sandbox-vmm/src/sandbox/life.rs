@@ -320,7 +320,7 @@ impl Life {
 
     fn event_sources(self: &Arc<Self>, machine: &Machine, deadline: Option<Duration>) -> EventSources {
         let devices = machine.devices.iter().map(|device| {
-            let events = device.lock().unwrap_or_else(PoisonError::into_inner).host_events();
+            let events = device.lock().host_events();
             (Arc::clone(device), events)
         });
         EventSources {

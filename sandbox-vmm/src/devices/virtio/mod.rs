@@ -14,6 +14,7 @@ pub mod net;
 pub mod persist;
 pub mod rng;
 pub(crate) mod segments;
+mod shared;
 pub(crate) mod split_queue;
 #[cfg(test)]
 pub(crate) mod test_support;
@@ -23,3 +24,4 @@ pub mod vsock;
 pub use device::{ActivateError, Activation, DeviceKind, HostEvent, Progress, VirtioDevice};
 pub use interrupt::{Interrupt, InterruptLine, InterruptState};
 pub use persist::{DeviceState, QueuePosition, RestoreError, SavedDevice};
+pub use shared::{Held, Shared};

@@ -12,7 +12,10 @@ use virtio_queue::mock::{AvailRing, DescriptorTable, UsedRing};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Activation, DeviceState, Interrupt, InterruptLine, Progress, QueuePosition, SavedDevice, VirtioDevice};
+use super::{
+    ActivateError, Activation, DeviceKind, DeviceState, Interrupt, InterruptLine, Progress, QueuePosition,
+    RestoreError, SavedDevice, VirtioDevice,
+};
 use crate::memory::{GuestMemory, GuestRam, HugePages};
 
 /// An interrupt line that counts its pulses.
@@ -86,6 +89,67 @@ pub(crate) fn kick(device: &mut impl VirtioDevice, queue: u16) {
 /// Tells `device` of an event as the event loop does, until nothing is left.
 pub(crate) fn tell(device: &mut impl VirtioDevice, token: u32) {
     while device.host_event(token) == Progress::More {}
+}
+
+/// A device without queues that notes its events, and needs several calls for each.
+pub(crate) struct EventCounter {
+    /// Tokens, a call each.
+    pub(crate) events: Vec<u32>,
+    calls_per_event: usize,
+}
+
+impl EventCounter {
+    pub(crate) fn new(calls_per_event: usize) -> Self {
+        Self {
+            events: Vec::new(),
+            calls_per_event,
+        }
+    }
+}
+
+impl VirtioDevice for EventCounter {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Rng
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[]
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn activate(&mut self, _activation: Activation) -> Result<(), ActivateError> {
+        Ok(())
+    }
+
+    fn reset(&mut self) {}
+
+    fn queue_notify(&mut self, _queue: u16) -> Progress {
+        Progress::Waiting
+    }
+
+    fn save(&mut self) -> SavedDevice {
+        SavedDevice {
+            positions: Vec::new(),
+            state: DeviceState::Rng,
+        }
+    }
+
+    fn restore(&mut self, _state: &DeviceState) -> Result<(), RestoreError> {
+        Ok(())
+    }
+
+    fn host_event(&mut self, token: u32) -> Progress {
+        self.events.push(token);
+        match self.events.len().is_multiple_of(self.calls_per_event) {
+            true => Progress::Waiting,
+            false => Progress::More,
+        }
+    }
 }
 
 /// One buffer of a descriptor chain.

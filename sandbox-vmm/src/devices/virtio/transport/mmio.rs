@@ -9,7 +9,7 @@ use virtio_queue::QueueT;
 
 use super::registers::{Half, QueuePart, QueueRegisters, Registers};
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, Interrupt, InterruptLine, Progress, QueuePosition, VirtioDevice,
+    ActivateError, Activation, DeviceKind, Interrupt, InterruptLine, Progress, QueuePosition, Shared, VirtioDevice,
 };
 use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, GuestRam};
@@ -48,15 +48,15 @@ pub struct MmioTransport {
     memory: GuestMemory,
     pub(super) interrupt: Interrupt,
     registers: Mutex<Registers>,
-    pub(super) device: Arc<Mutex<dyn VirtioDevice>>,
+    pub(super) device: Arc<Shared<dyn VirtioDevice>>,
     /// The device is between `activate` and `reset`. Changed, and for a kick looked at, under the device's lock only.
     pub(super) active: AtomicBool,
 }
 
 impl MmioTransport {
     /// The window of `device`, which signals by `line` and whose queues lie in `memory`.
-    pub fn new(device: Arc<Mutex<dyn VirtioDevice>>, memory: GuestMemory, line: Box<dyn InterruptLine>) -> Self {
-        let guard = lock(&device);
+    pub fn new(device: Arc<Shared<dyn VirtioDevice>>, memory: GuestMemory, line: Box<dyn InterruptLine>) -> Self {
+        let guard = device.lock();
         let kind = guard.kind();
         let registers = Registers::new(offered(&*guard), guard.queue_sizes());
         drop(guard);
@@ -110,7 +110,7 @@ impl MmioTransport {
             VIRTIO_MMIO_STATUS => self.status(),
             VIRTIO_MMIO_CONFIG_GENERATION => {
                 // A device changes its configuration and the generation in one go, under this lock.
-                let _device = lock(&self.device);
+                let _device = self.device.lock();
                 self.interrupt.config_generation()
             }
             // There are no shared memory regions: their length and address read as -1 (§4.2.2).
@@ -147,12 +147,11 @@ impl MmioTransport {
         if queue >= self.queue_count {
             return Progress::Waiting;
         }
-        let mut device = lock(&self.device);
-        match self.active.load(Ordering::Relaxed) {
+        self.device.serve(|device| match self.active.load(Ordering::Relaxed) {
             // A device has at most 2^16 queues, being told one by a u16.
             true => device.queue_notify(queue as u16),
             false => Progress::Waiting,
-        }
+        })
     }
 
     fn status(&self) -> u32 {
@@ -167,7 +166,7 @@ impl MmioTransport {
         let mut registers = self.registers();
         if value == 0 {
             registers.reset();
-            let mut device = lock(&self.device);
+            let mut device = self.device.lock();
             self.active.store(false, Ordering::Relaxed);
             device.reset();
             self.interrupt.reset();
@@ -181,7 +180,7 @@ impl MmioTransport {
 
     /// The driver set `DRIVER_OK`.
     fn start(&self, registers: &Registers) -> Result<(), StartError> {
-        let mut device = lock(&self.device);
+        let mut device = self.device.lock();
         self.activate(&mut *device, registers, &[])?;
         device.wake();
         Ok(())
@@ -218,14 +217,14 @@ impl MmioTransport {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         match config_contains(offset, data.len()) {
-            true => lock(&self.device).read_config(offset, data),
+            true => self.device.lock().read_config(offset, data),
             false => data.fill(0),
         }
     }
 
     fn write_config(&self, offset: u64, data: &[u8]) {
         if config_contains(offset, data.len()) && self.registers().accepts_config_writes() {
-            lock(&self.device).write_config(offset, data);
+            self.device.lock().write_config(offset, data);
         }
     }
 

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::mmio::{MmioTransport, StartError, lock, offered};
+use super::mmio::{MmioTransport, StartError, offered};
 use super::registers::Registers;
 use crate::devices::virtio::persist::Impossible;
-use crate::devices::virtio::{DeviceState, InterruptState, QueuePosition, RestoreError, SavedDevice, VirtioDevice};
+use crate::devices::virtio::{
+    DeviceState, Held, InterruptState, QueuePosition, RestoreError, SavedDevice, VirtioDevice,
+};
 
 /// Everything about one device that its driver knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +31,7 @@ pub struct Frozen<'a> {
     transport: &'a MmioTransport,
     // Taken in this order, as everywhere.
     registers: MutexGuard<'a, Registers>,
-    device: MutexGuard<'a, dyn VirtioDevice + 'static>,
+    device: Held<'a, dyn VirtioDevice + 'static>,
 }
 
 impl Frozen<'_> {
@@ -52,7 +54,7 @@ impl MmioTransport {
         Frozen {
             transport: self,
             registers: self.registers(),
-            device: lock(&self.device),
+            device: self.device.lock(),
         }
     }
 
@@ -68,7 +70,7 @@ impl MmioTransport {
             });
         }
         let mut registers = self.registers();
-        let mut device = lock(&self.device);
+        let mut device = self.device.lock();
         device.restore(&state.device)?;
         let fresh = Registers::new(offered(&*device), device.queue_sizes());
         *registers = fresh.restored(&state.registers)?;
@@ -94,7 +96,7 @@ impl MmioTransport {
     /// Serves whatever waits, and interrupts the driver whether it waits for that or not. To be called once for a
     /// restored device, when the machine's interrupt controllers are restored and before its vCPUs run.
     pub fn wake(&self) {
-        let mut device = lock(&self.device);
+        let mut device = self.device.lock();
         match self.active.load(Ordering::Relaxed) {
             true => {
                 device.wake();

@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use virtio_bindings::virtio_config::*;
@@ -11,8 +11,8 @@ use crate::devices::virtio::net::NetState;
 use crate::devices::virtio::persist::Impossible;
 use crate::devices::virtio::test_support::{DriverQueue, FakeLine, guest_memory};
 use crate::devices::virtio::{
-    ActivateError, Activation, DeviceKind, DeviceState, Progress, QueuePosition, RestoreError, SavedDevice,
-    VirtioDevice,
+    ActivateError, Activation, DeviceKind, DeviceState, Held, Progress, QueuePosition, RestoreError, SavedDevice,
+    Shared, VirtioDevice,
 };
 use crate::memory::GuestMemory;
 
@@ -114,14 +114,14 @@ impl VirtioDevice for FakeDevice {
 /// A transport over a [`FakeDevice`], driven as a guest would.
 struct Bench {
     transport: MmioTransport,
-    device: Arc<Mutex<FakeDevice>>,
+    device: Arc<Shared<FakeDevice>>,
     line: FakeLine,
     memory: GuestMemory,
 }
 
 impl Bench {
     fn new() -> Self {
-        let device = Arc::new(Mutex::new(FakeDevice::default()));
+        let device = Arc::new(Shared::new(FakeDevice::default()));
         let line = FakeLine::default();
         let memory = guest_memory(1);
         let transport = MmioTransport::new(device.clone(), memory.clone(), Box::new(line.clone()));
@@ -143,8 +143,8 @@ impl Bench {
         self.transport.write(u64::from(register), &value.to_le_bytes());
     }
 
-    fn device(&self) -> std::sync::MutexGuard<'_, FakeDevice> {
-        self.device.lock().unwrap()
+    fn device(&self) -> Held<'_, FakeDevice> {
+        self.device.lock()
     }
 
     fn accept(&self, features: u64) {
