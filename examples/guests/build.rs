@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// A guest is `programs/NAME.c`, with underscores for the dashes of its name.
-const GUESTS: [&str; 12] = [
+const GUESTS: [&str; 13] = [
     "as-hermit",
     "as-nanos",
     "as-osv",
@@ -18,6 +18,7 @@ const GUESTS: [&str; 12] = [
     "endings",
     "hello",
     "hog",
+    "hostile",
     "http-reply",
     "rng",
     "vsock-echo",

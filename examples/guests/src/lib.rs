@@ -41,6 +41,9 @@ pub static HELLO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello"));
 /// Touches memory and burns processor time.
 pub static HOG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hog"));
 
+/// Attacks its machine in the way it is told, for tests of what a host does about it.
+pub static HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile"));
+
 /// Answers HTTP requests on a virtio-net device.
 pub static HTTP_REPLY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/http-reply"));
 
@@ -55,7 +58,7 @@ pub const SECTOR_BYTES: usize = 512;
 
 /// Every guest by its name, in the order of the names.
 pub fn all() -> &'static [(&'static str, &'static [u8])] {
-    static ALL: [(&str, &[u8]); 14] = [
+    static ALL: [(&str, &[u8]); 15] = [
         ("as-hermit", AS_HERMIT),
         ("as-nanos", AS_NANOS),
         ("as-osv", AS_OSV),
@@ -65,6 +68,7 @@ pub fn all() -> &'static [(&'static str, &'static [u8])] {
         ("endings", ENDINGS),
         ("hello", HELLO),
         ("hog", HOG),
+        ("hostile", HOSTILE),
         ("http-reply", HTTP_REPLY),
         ("hvt-devices", HVT_DEVICES),
         ("hvt-plain", HVT_PLAIN),

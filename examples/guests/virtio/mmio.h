@@ -12,6 +12,7 @@ enum virtio_type {
     VIRTIO_TYPE_NETWORK = 1,
     VIRTIO_TYPE_BLOCK = 2,
     VIRTIO_TYPE_ENTROPY = 4,
+    VIRTIO_TYPE_BALLOON = 5,
     VIRTIO_TYPE_VSOCK = 19,
 };
 
