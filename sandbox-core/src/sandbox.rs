@@ -196,12 +196,14 @@ pub trait Sandbox: Send + Sync {
     /// [`crate::ErrorKind::Timeout`] when `timeout` is over.
     fn wait(&self, timeout: Option<Duration>) -> Result<Exit>;
 
-    /// Ends the guest: asks it to where the guest can be asked, waits up to `grace`, then kills it. Leaves `Stopped`.
+    /// Ends the guest: asks it to where the guest can be asked and runs, waits up to `grace`, then kills it. One that
+    /// cannot be asked is killed at once, as is every guest without `grace`. Leaves `Stopped`.
     /// `Created`, `Running`, `Paused`, or `Stopped` already (then it returns the exit that is known).
     fn stop(&self, grace: Duration) -> Result<Exit>;
 
     /// Gives everything back: from any state to `TornDown`. Kills the guest if it runs. Returns soon; what the kernel
-    /// takes its time with goes on behind, and can be awaited. A second call returns the same.
+    /// takes its time with goes on behind, and can be awaited: until then disks stay locked, and taps, addresses and
+    /// sockets in use, also when the teardown was begun by a drop. A second call returns the same.
     fn teardown(&self) -> Teardown;
 
     /// The networks that the SDK made for it, with addresses and ports that the spec left open. Any state; what is told

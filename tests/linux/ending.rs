@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandbox::{ErrorKind, Exit, Phase, State};
 
-use super::support::linux::{Assets, LINUX_PATIENCE};
+use super::support::linux::{Assets, CLOUD, GENERIC, LINUX_PATIENCE, Shell};
 use super::support::{assert_triple_fault_report, console_text, started};
 
 /// Runs the tiny init with these words on the command line.
@@ -61,6 +61,29 @@ fn a_halted_machine_stays_until_it_is_stopped() {
     let error = sandbox.wait(Some(Duration::from_millis(100))).unwrap_err();
     assert_eq!((error.kind(), sandbox.state()), (ErrorKind::Timeout, State::Running));
     assert_eq!(sandbox.stop(Duration::ZERO).unwrap(), Exit::Killed);
+}
+
+#[test]
+fn a_guest_that_listens_ends_by_its_power_button() {
+    let Some(assets) = Assets::find() else { return };
+    for kernel in [CLOUD, GENERIC] {
+        let shell = Shell::boot(&assets.shell(kernel, ""));
+        let command = shell.begin("exercise await-power-button && poweroff -f");
+        command.await_output("exercise: listening");
+        assert_eq!(shell.sandbox.stop(LINUX_PATIENCE).unwrap(), Exit::PowerOff);
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_be_asked_or_does_not_listen_is_killed() {
+    let Some(assets) = Assets::find() else { return };
+    let shell = Shell::boot(&assets.shell(CLOUD, ""));
+    // Nobody is there to take the press.
+    assert_eq!(shell.sandbox.stop(Duration::from_millis(200)).unwrap(), Exit::Killed);
+    let shell = Shell::boot(&assets.shell(CLOUD, ""));
+    shell.sandbox.pause().unwrap();
+    // For ever, if it were waited for.
+    assert_eq!(shell.sandbox.stop(Duration::MAX).unwrap(), Exit::Killed);
 }
 
 #[test]

@@ -23,6 +23,13 @@ pub struct Kernel {
     pub protocol: BootProtocol,
 }
 
+/// The kernel that has everything, most of it in modules.
+pub const GENERIC: Kernel = Kernel {
+    flavour: "generic",
+    file: "vmlinuz",
+    protocol: BootProtocol::Linux64,
+};
+
 /// The kernel of tests that are not about kernels.
 pub const CLOUD: Kernel = Kernel {
     flavour: "cloud",

@@ -3,6 +3,7 @@
  *     exercise vsock-listen PORT               accepts one stream and echoes it
  *     exercise vsock-connect PORT              opens a stream to the host and echoes it
  *     exercise zero-out DEVICE OFFSET LENGTH   makes a range of a block device zeroes
+ *     exercise await-power-button              returns when it is pressed
  *     exercise tcp-send ADDRESS PORT LENGTH    sends so many bytes, in writes of 64 KiB
  *     exercise tcp-receive ADDRESS PORT        takes what comes, in reads of 64 KiB
  */
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/input.h>
 #include <linux/vm_sockets.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -144,6 +146,37 @@ static int tcp_receive(const char *address, const char *port)
 	return length < 0 ? fail("read from the stream") : EXIT_SUCCESS;
 }
 
+/* Finds the button among the input devices. */
+static int open_power_button(void)
+{
+	for (int number = 0; number < 32; number++) {
+		char path[32], name[32] = "";
+		snprintf(path, sizeof(path), "/dev/input/event%d", number);
+		int device = open(path, O_RDONLY | O_CLOEXEC);
+		if (device < 0)
+			continue;
+		if (ioctl(device, EVIOCGNAME(sizeof(name) - 1), name) > 0 && strcmp(name, "Power Button") == 0)
+			return device;
+		close(device);
+	}
+	errno = ENODEV;
+	return -1;
+}
+
+static int await_power_button(void)
+{
+	struct input_event event;
+	int device = open_power_button();
+	if (device < 0)
+		return fail("find a power button");
+	puts("exercise: listening");
+	fflush(stdout);
+	while (read(device, &event, sizeof(event)) == sizeof(event))
+		if (event.type == EV_KEY && event.code == KEY_POWER && event.value == 1)
+			return EXIT_SUCCESS;
+	return fail("read from the power button");
+}
+
 int main(int count, char **words)
 {
 	if (count == 3 && strcmp(words[1], "vsock-listen") == 0)
@@ -152,11 +185,13 @@ int main(int count, char **words)
 		return vsock_connect(words[2]);
 	if (count == 5 && strcmp(words[1], "zero-out") == 0)
 		return zero_out(words[2], words[3], words[4]);
+	if (count == 2 && strcmp(words[1], "await-power-button") == 0)
+		return await_power_button();
 	if (count == 5 && strcmp(words[1], "tcp-send") == 0)
 		return tcp_send(words[2], words[3], words[4]);
 	if (count == 4 && strcmp(words[1], "tcp-receive") == 0)
 		return tcp_receive(words[2], words[3]);
 	fputs("usage: exercise vsock-listen PORT | vsock-connect PORT | zero-out DEVICE OFFSET LENGTH\n"
-	      "       | tcp-send ADDRESS PORT LENGTH | tcp-receive ADDRESS PORT\n", stderr);
+	      "       | await-power-button | tcp-send ADDRESS PORT LENGTH | tcp-receive ADDRESS PORT\n", stderr);
 	return EXIT_FAILURE;
 }

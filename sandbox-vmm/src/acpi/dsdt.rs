@@ -20,6 +20,8 @@ const REVISION: u8 = 2;
 const POWER_OFF_TYPE: u8 = 5;
 /// What a generation identifier's change is announced as (Virtual Machine Generation ID, §"Notification").
 const GENERATION_CHANGED: u8 = 0x80;
+/// What a press of the power button is announced as (§4.8.2.2.1.2).
+const BUTTON_PRESSED: u8 = 0x80;
 
 /// Serial port COM1.
 const SERIAL_PORT: u16 = 0x3f8;
@@ -113,23 +115,43 @@ fn append_keyboard_controller(devices: &mut Vec<u8>) {
 
 /// The Generic Event Device (§5.6.9), and what its events are about.
 fn append_events(devices: &mut Vec<u8>, events: &EventDevice) {
-    let target = Path::new("\\_SB_.VGEN");
-    let notify = Notify::new(&target, &GENERATION_CHANGED);
-    let is_ours = Equal::new(&Arg(0), &events.gsi);
-    let dispatch = If::new(&is_ours, vec![&notify]);
+    let (generation_id, power_button) = (Path::new("\\_SB_.VGEN"), Path::new("\\_SB_.PWRB"));
+    let changed = Notify::new(&generation_id, &GENERATION_CHANGED);
+    let pressed = Notify::new(&power_button, &BUTTON_PRESSED);
+    let button_gsi = events.power_button.unwrap_or_default();
+    let (is_change, is_press) = (Equal::new(&Arg(0), &events.gsi), Equal::new(&Arg(0), &button_gsi));
+    let (on_change, on_press) = (If::new(&is_change, vec![&changed]), If::new(&is_press, vec![&pressed]));
+    let (interrupt, button_interrupt) = (edge_interrupt(events.gsi), edge_interrupt(button_gsi));
+    let mut interrupts: Vec<&dyn Aml> = vec![&interrupt];
     let mut actions: Vec<&dyn Aml> = Vec::new();
     if let Some(address) = events.generation_id {
         append_generation_id(devices, address);
-        actions.push(&dispatch);
+        actions.push(&on_change);
     }
-    let resources = resources(vec![&edge_interrupt(events.gsi)]);
+    if events.power_button.is_some() {
+        append_power_button(devices);
+        interrupts.push(&button_interrupt);
+        actions.push(&on_press);
+    }
     Device::new(
         "GED_".into(),
         vec![
             &Name::new("_HID".into(), &("ACPI0013" as AmlStr)),
             &Name::new("_UID".into(), &ZERO),
-            &resources,
+            &resources(interrupts),
             &Method::new("_EVT".into(), 1, true, actions),
+        ],
+    )
+    .to_aml_bytes(devices);
+}
+
+/// The power button as a device of its own (§4.8.2.2.1.2), since there are no registers for one.
+fn append_power_button(devices: &mut Vec<u8>) {
+    Device::new(
+        "PWRB".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0C0C")),
+            &Name::new("_UID".into(), &ZERO),
         ],
     )
     .to_aml_bytes(devices);

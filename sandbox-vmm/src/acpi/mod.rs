@@ -75,6 +75,8 @@ pub struct EventDevice {
     pub gsi: u32,
     /// Guest-physical address of the generation identifier whose change the event reports, if there is one.
     pub generation_id: Option<u64>,
+    /// The interrupt of the power button, edge-triggered, if there is one. It is another one than `gsi`.
+    pub power_button: Option<u32>,
 }
 
 /// What the tables describe.

@@ -34,6 +34,7 @@ fn everything() -> AcpiConfig {
         events: Some(EventDevice {
             gsi: 20,
             generation_id: Some(GENERATION_ID_START),
+            power_button: Some(3),
         }),
     }
 }
@@ -94,7 +95,9 @@ fn the_tables_are_found_from_the_rsdp_and_their_sums_are_right() {
     let flags = u32::from_le_bytes(fadt[112..116].try_into().unwrap());
     assert_ne!(flags & 1 << 20, 0, "hardware-reduced");
     assert_eq!(madt.len(), 44 + 4 * 8 + 12);
-    for name in ["V000", "V001", "V002", "COM1", "RTC_", "KBD_", "GED_", "VGEN", "_S5_"] {
+    for name in [
+        "V000", "V001", "V002", "COM1", "RTC_", "KBD_", "GED_", "VGEN", "PWRB", "_S5_",
+    ] {
         assert!(contains(&dsdt, name.as_bytes()), "{name}");
     }
 }
@@ -110,7 +113,7 @@ fn what_is_not_there_is_not_described() {
     let boot_flags = u16::from_le_bytes([fadt[109], fadt[110]]);
     assert_eq!(boot_flags & (BOOT_8042 | BOOT_NO_CLOCK), BOOT_NO_CLOCK);
     assert_eq!(madt.len(), 44 + 8 + 12);
-    for name in ["V000", "COM1", "RTC_", "KBD_", "GED_", "VGEN"] {
+    for name in ["V000", "COM1", "RTC_", "KBD_", "GED_", "VGEN", "PWRB"] {
         assert!(!contains(&dsdt, name.as_bytes()), "{name}");
     }
     assert!(contains(&dsdt, b"_S5_"));

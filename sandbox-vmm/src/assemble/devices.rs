@@ -23,6 +23,9 @@ const GSIS: [u32; 16] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 18, 19, 20, 21, 22,
 /// routed, miscounts by one and halts on that.
 pub const EVENT_GSI: u32 = 16;
 
+/// The interrupt of the power button, which a PC gives to its second serial port.
+pub const POWER_BUTTON_GSI: u32 = 3;
+
 /// Where a device stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {

@@ -40,10 +40,11 @@ use crate::machine::vm::{Chipset, GsiLine, Vm};
 use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, HugePages};
 use crate::random::random_bytes;
+use crate::renewal::Channel;
 use crate::sandbox::life::Assembly;
 use crate::sandbox::{Counters, Outlets};
 use crate::snapshot::saved::Origin;
-use devices::{DeviceSet, EVENT_GSI, Slot};
+use devices::{DeviceSet, EVENT_GSI, POWER_BUTTON_GSI, Slot};
 pub use network::{OpenNetwork, open_tap};
 pub use opened::{OpenDevices, Opened, Prepared, open, open_devices};
 pub use revive::{MemorySource, Revival, Revived, revive};
@@ -178,7 +179,7 @@ pub fn assemble(
     };
     let entry = load(&memory, plan, draft.protocol, &handover, &library.tables)?;
     recorder.record(Phase::KernelLoaded);
-    let mut machine = new_machine(host, vm, plan.ports, outlets);
+    let mut machine = new_machine(host, vm, (plan.ports, plan.renewal), outlets);
     let counters = devices.install(&mut machine, &draft.slots);
     recorder.record(Phase::DevicesReady);
     let vcpus = tell_vcpus(host, vcpus, draft)?;
@@ -217,7 +218,7 @@ fn origin(spec: &SandboxSpec, plan: &BootPlan<'_>) -> Origin {
 }
 
 /// A machine with the devices at fixed ports, and no others.
-fn new_machine(host: &KvmHost, vm: Arc<Vm>, ports: PortMap, outlets: &Outlets) -> Machine {
+fn new_machine(host: &KvmHost, vm: Arc<Vm>, (ports, renewal): (PortMap, Channel), outlets: &Outlets) -> Machine {
     let console = Arc::clone(&outlets.console);
     let serial_line = Box::new(GsiLine::new(Arc::clone(&vm), SERIAL_GSI));
     Machine {
@@ -227,9 +228,15 @@ fn new_machine(host: &KvmHost, vm: Arc<Vm>, ports: PortMap, outlets: &Outlets) -
         console,
         software_kvm: host.is_software(),
         hvt: None,
+        power_button: has_power_button(renewal).then(|| GsiLine::new(Arc::clone(&vm), POWER_BUTTON_GSI)),
         vm,
         pager: None,
     }
+}
+
+/// Whether the guest is asked to end by its power button: it is if it listens to the generic event device at all.
+fn has_power_button(renewal: Channel) -> bool {
+    renewal == Channel::GenerationId
 }
 
 /// How much console output is kept, in bytes.
@@ -367,7 +374,7 @@ fn load(
         .initrd
         .map(|initrd| boot::initrd::load_stored(initrd, image, memory));
     let rsdp = match plan.discovery {
-        Discovery::Acpi => Some(write_acpi(memory, handover, tables)?),
+        Discovery::Acpi => Some(write_acpi(memory, plan, handover, tables)?),
         Discovery::CommandLine => None,
     };
     let parameters = BootParameters {
@@ -380,7 +387,7 @@ fn load(
     boot::prepare(memory, protocol, &parameters).map_err(failed)
 }
 
-fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>, tables: &TableCache) -> Result<u64> {
+fn write_acpi(memory: &GuestMemory, plan: &BootPlan<'_>, handover: &Handover<'_>, tables: &TableCache) -> Result<u64> {
     let node = |slot: &Slot| VirtioNode {
         window: slot.window,
         size: MMIO_WINDOW_SIZE,
@@ -396,6 +403,7 @@ fn write_acpi(memory: &GuestMemory, handover: &Handover<'_>, tables: &TableCache
         events: Some(EventDevice {
             gsi: EVENT_GSI,
             generation_id: Some(GENERATION_ID_START),
+            power_button: has_power_button(plan.renewal).then_some(POWER_BUTTON_GSI),
         }),
     };
     let generation = random_bytes::<GENERATION_ID_SIZE>().map_err(|error| {

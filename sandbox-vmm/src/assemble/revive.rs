@@ -116,7 +116,7 @@ pub fn revive(
     if let Some(snapshot) = revival.snapshot {
         vm.dirty().begin(snapshot);
     }
-    let mut machine = new_machine(host, vm, origin.ports, outlets);
+    let mut machine = new_machine(host, vm, (origin.ports, origin.renewal), outlets);
     machine.pager = pager;
     let counters = devices.install(&mut machine, &devices::slots(spec)?);
     persist::restore(&machine, &saved.devices)?;

@@ -24,7 +24,7 @@ use crate::devices::legacy::LegacyDevices;
 use crate::devices::mmio_bus::MmioBus;
 use crate::devices::virtio::{Shared, VirtioDevice};
 use crate::snapshot::pager::Pager;
-use vm::Vm;
+use vm::{GsiLine, Vm};
 
 /// A virtio device that transport and event loop share.
 pub type SharedDevice = Arc<Shared<dyn VirtioDevice>>;
@@ -43,6 +43,8 @@ pub struct Machine {
     pub software_kvm: bool,
     /// The hypercalls of a guest that has nothing else.
     pub hvt: Option<Hypercalls>,
+    /// By which the guest is asked to end, if it can be asked.
+    pub power_button: Option<GsiLine>,
     /// The VM.
     pub vm: Arc<Vm>,
     /// Serves the pages of a guest that is restored on demand.

@@ -20,6 +20,7 @@ use super::confinement::{Confinement, Role};
 use super::confirmation::Confirmation;
 use super::ready::ReadySignal;
 use crate::assemble::Revived;
+use crate::devices::virtio::InterruptLine;
 use crate::event_loop::{EventLoop, EventSources, OnDeadline};
 use crate::gate::Gate;
 use crate::machine::Machine;
@@ -186,7 +187,28 @@ impl Life {
         }
     }
 
-    pub(super) fn stop(&self) -> Result<Exit> {
+    /// Asks the guest to end by its power button. False if it has none, or does not run.
+    pub fn press_power_button(&self) -> bool {
+        let press = |machine: &Machine| machine.power_button.as_ref().map(InterruptLine::pulse);
+        let running = self.lifecycle().state() == State::Running;
+        match running.then(|| self.with_machine(press)).flatten().flatten() {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "power button");
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Ends the guest: asks it and waits up to `grace` where it can be asked, then kills it.
+    pub(super) fn stop(&self, grace: Duration) -> Result<Exit> {
+        if !grace.is_zero()
+            && self.press_power_button()
+            && let Some(exit) = self.exit.wait(Some(grace))
+        {
+            return Ok(exit);
+        }
         let mut lifecycle = self.lifecycle();
         match lifecycle.state() {
             State::Stopped => {}

@@ -187,8 +187,10 @@ impl Sandbox for KvmSandbox {
     }
 
     /// Kills at once: none of the dialects here has a way to ask its guest, so `grace` buys nothing.
-    fn stop(&self, _grace: Duration) -> Result<Exit> {
-        self.life.stop()
+    /// A Linux guest is asked by its ACPI power button, if it runs; whether it listens is its own affair. Others, and
+    /// guests that are paused, cannot be asked and are killed at once.
+    fn stop(&self, grace: Duration) -> Result<Exit> {
+        self.life.stop(grace)
     }
 
     fn teardown(&self) -> Teardown {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbox_core::snapshot::{
     AfterSnapshot, Given, MANIFEST_FORMAT, MemoryRestore, RestoreOptions, SnapshotOptions, Uniqueness, Verify,
@@ -48,7 +49,7 @@ impl KvmSandbox {
                 Ok(job.write(writer, &captured)?)
             })?;
         if stays {
-            self.life.stop()?;
+            self.life.stop(Duration::ZERO)?;
         }
         Ok(manifest)
     }

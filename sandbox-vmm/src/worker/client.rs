@@ -230,7 +230,27 @@ impl Proxy {
         }
     }
 
-    fn stop(&self) -> Result<Exit> {
+    /// Asks the guest to end and waits up to `grace` for it. `None` if it cannot be asked, or does not end.
+    fn ask_to_end(&self, grace: Duration) -> Result<Option<Exit>> {
+        if grace.is_zero() || self.lifecycle().state() != State::Running {
+            return Ok(None);
+        }
+        let asked = {
+            let _one_at_a_time = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            self.link.call(Request::AskToEnd, "stop")?
+        };
+        match asked {
+            Answer::Asked(true) => Ok(self.exit.wait(Some(grace))),
+            Answer::Asked(false) => Ok(None),
+            _ => Err(nonsense(&self.link)),
+        }
+    }
+
+    fn stop(&self, grace: Duration) -> Result<Exit> {
+        // A worker that cannot be asked any more is ended as one whose guest cannot.
+        if let Ok(Some(exit)) = self.ask_to_end(grace) {
+            return Ok(exit);
+        }
         let _one_at_a_time = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.lifecycle().state();
         match state {
@@ -443,9 +463,9 @@ impl Sandbox for WorkerSandbox {
         exit.ok_or_else(|| Error::timeout("the guest's end"))
     }
 
-    /// Kills at once: none of the dialects here has a way to ask its guest, so `grace` buys nothing.
-    fn stop(&self, _grace: Duration) -> Result<Exit> {
-        self.proxy.stop()
+    /// Asks and kills as in the embedder's own process.
+    fn stop(&self, grace: Duration) -> Result<Exit> {
+        self.proxy.stop(grace)
     }
 
     fn teardown(&self) -> Teardown {

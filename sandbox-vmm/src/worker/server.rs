@@ -316,6 +316,7 @@ impl Server {
                 done(paused)
             }
             Request::Resume => done(self.sandbox.resume()),
+            Request::AskToEnd => Ok(Answer::Asked(self.life.press_power_button())),
             Request::Stop => done(self.sandbox.stop(Duration::ZERO).map(drop)),
             Request::Stats => self.sandbox.stats().map(|stats| Answer::Stats(Box::new(stats))),
             Request::ConsoleInput(bytes) => {

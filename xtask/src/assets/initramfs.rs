@@ -15,13 +15,16 @@ const MARKER_SOURCE: &[u8] = include_bytes!("../../assets/marker-init.c");
 const BOOT_SCRIPT: &[u8] = include_bytes!("../../assets/boot-init.sh");
 
 /// Drivers that a guest of the sandbox may meet, in the order of loading.
-const DRIVERS: [&str; 8] = [
+const DRIVERS: [&str; 10] = [
     "virtio_mmio",
     "virtio_blk",
     "virtio_net",
     "virtio_rng",
     "virtio_balloon",
     "vmw_vsock_virtio_transport",
+    // The power button, and the file that a program hears of it by.
+    "button",
+    "evdev",
     // ext4 asks for this algorithm by name, so its dependencies do not tell.
     "crc32c_generic",
     "ext4",

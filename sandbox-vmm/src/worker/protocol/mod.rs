@@ -42,6 +42,8 @@ pub enum Request {
     Pause,
     /// `resume`.
     Resume,
+    /// Ask the guest to end, if it can be asked.
+    AskToEnd,
     /// End the guest; the end itself is told as [`Report::Exited`].
     Stop,
     /// `stats`.
@@ -83,6 +85,8 @@ pub enum Answer {
     Done,
     /// The worker is in jail, which lacks this.
     Jailed(Vec<Weakness>),
+    /// Whether the guest could be asked to end.
+    Asked(bool),
     /// So many bytes of console input were taken.
     Taken(u64),
     /// The counters.
