@@ -7,6 +7,7 @@ mod support;
 mod clock;
 mod disk;
 mod ending;
+mod idle;
 mod kernel;
 mod memory;
 mod network;
