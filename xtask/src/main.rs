@@ -8,6 +8,7 @@ mod demo;
 mod elf;
 mod ext4;
 mod functions;
+mod fuzz;
 mod host_kind;
 mod install;
 mod kvm_host;
@@ -67,6 +68,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         name: "assets",
         usage: assets::USAGE,
         main: assets::main,
+    },
+    Subcommand {
+        name: "fuzz",
+        usage: fuzz::USAGE,
+        main: fuzz::main,
     },
     Subcommand {
         name: "functions",

@@ -8,11 +8,12 @@ mod own;
 mod place;
 mod quickstart;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lexopt::prelude::*;
 use serde_json::{Value, json};
 
@@ -73,6 +74,32 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// Runs the whole demo as a user would, and checks what it wrote: both guests, none failed, and phases up to the one in
+/// which nothing is left.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    let scratch = Scratch::below(&workspace.target().join("xtask"), "demo-check")?;
+    let file = scratch.path().join("demo.json");
+    let arguments = [OsStr::new("--linux"), OsStr::new("--json"), file.as_os_str()];
+    let status = main(workspace, lexopt::Parser::from_args(arguments))?;
+    ensure!(status == ExitCode::SUCCESS, "a part of the demo failed");
+    check_results(&serde_json::from_slice(&fs::read(&file)?)?)
+}
+
+fn check_results(written: &Value) -> Result<()> {
+    let parts = written["demo"].as_array().context("the demo wrote no parts")?;
+    let guests: Vec<_> = parts.iter().filter_map(|part| part["guest"].as_str()).collect();
+    ensure!(guests == ["http-reply", "linux"], "the demo's guests were {guests:?}");
+    for part in parts {
+        ensure!(part.get("failed").is_none(), "a part failed: {part}");
+        let phases = part["timeline"].as_array().context("a part has no timeline")?;
+        ensure!(!phases.is_empty(), "a part's timeline is empty");
+        for what in ["descriptors", "threads", "interfaces"] {
+            ensure!(part["left"][what] == 0, "{what} are left: {}", part["left"]);
+        }
+    }
+    Ok(())
 }
 
 fn parse(mut arguments: lexopt::Parser) -> Result<Options> {
@@ -177,6 +204,23 @@ mod tests {
         assert_eq!(own.files.len(), 2);
         assert_eq!(own.options, ["--disk", &disk, "--memory", "16"]);
         assert_eq!(own.arguments, ["--x", "y"]);
+    }
+
+    #[test]
+    fn a_demo_that_leaves_something_or_shows_nothing_is_found_out() {
+        let part = |guest: &str, left: u32| {
+            let left = json!({"descriptors": left, "threads": 0, "interfaces": 0});
+            json!({"guest": guest, "timeline": [{}], "left": left})
+        };
+        let good = json!({"demo": [part("http-reply", 0), part("linux", 0)]});
+        check_results(&good).unwrap();
+        let bad = [
+            json!({}),
+            json!({"demo": [part("http-reply", 0)]}),
+            json!({"demo": [part("http-reply", 0), part("linux", 1)]}),
+            json!({"demo": [part("http-reply", 0), {"guest": "linux", "failed": "why"}]}),
+        ];
+        assert!(bad.iter().all(|written| check_results(written).is_err()));
     }
 
     #[test]

@@ -20,6 +20,8 @@ use anyhow::{Result, bail};
 use lexopt::prelude::*;
 
 use crate::assets::{self, Assets};
+use crate::demo;
+use crate::fuzz;
 use crate::host_kind::{self, HostKind};
 use crate::install;
 use crate::packages::{self, Package};
@@ -40,6 +42,9 @@ test [OPTIONS] [FILTER]          check formatting, lints and documentation, run 
 /// What `cargo xtask help` says about the long form.
 pub(crate) const SOAK_USAGE: &str = "\
 soak [OPTIONS] [FILTER]          the same with every loop at its full number of rounds";
+
+/// How long each fuzz target runs over its kept corpus.
+const FUZZ_SECONDS: u32 = 3;
 
 /// The variable by which tests know how many rounds are wanted.
 const ROUNDS: &str = "SANDBOX_TEST_ROUNDS";
@@ -197,6 +202,20 @@ fn run(workspace: &Workspace, places: Places, mut plan: Plan) -> Result<ExitCode
         for check in &checks::ALL {
             step(check.name, || report.add_check(check.name, check.run(workspace)));
         }
+    }
+    if places != Places::EmulatedOnly && plan.filter.is_none() {
+        step("the demo", || {
+            report.add_check(
+                "the demo",
+                demo::check(workspace).err().map(|error| format!("{error:#}")),
+            );
+        });
+    }
+    if places != Places::EmulatedOnly && plan.filter.is_none() {
+        step("fuzzing", || {
+            let finding = fuzz::check(workspace, FUZZ_SECONDS).err();
+            report.add_check("fuzzing", finding.map(|error| format!("{error:#}")));
+        });
     }
     let assets = step("building what the tests boot", || Assets::build(workspace))?;
     plan.environment.push((assets::VARIABLE.into(), assets.folder().into()));
