@@ -44,7 +44,7 @@ pub(super) fn assemble(
     load::load_with(&opened.kernel, &memory, kernel_placement(kind.huge_pages)).map_err(failed)?;
     let entry = hvt::prepare(&memory, image, &draft.cmdline, &bound.properties).map_err(failed)?;
     recorder.record(Phase::KernelLoaded);
-    let mut machine = new_machine(host, vm, draft.plan.ports, outlets);
+    let mut machine = new_machine(host, vm, (draft.plan.ports, draft.plan.renewal), outlets);
     machine.hvt = Some(Hypercalls::new(
         memory.clone(),
         Arc::clone(&outlets.console),
