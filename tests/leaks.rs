@@ -103,8 +103,9 @@ fn two_hundred_sandboxes_leave_nothing_behind() {
     (0..200).for_each(live_and_die);
     await_end(before);
     let after = holdings();
-    assert_eq!(after.descriptors, before.descriptors, "{before:?} {after:?}");
-    assert_eq!(after.threads, before.threads, "{before:?} {after:?}");
+    // What the first sixteen had left to give back when they were counted may be gone by now.
+    assert!(after.descriptors <= before.descriptors, "{before:?} {after:?}");
+    assert!(after.threads <= before.threads, "{before:?} {after:?}");
     assert!(after.mappings <= before.mappings + 8, "{before:?} {after:?}");
     assert!(after.resident <= before.resident + (1 << 20), "{before:?} {after:?}");
 }

@@ -39,10 +39,12 @@ pub fn tells_everybody_who_waits(subject: &dyn Subject) -> Finding {
 pub fn stops_what_does_not_end(subject: &dyn Subject) -> Finding {
     for guest in [subject.idler(), subject.runner()] {
         let sandbox = guest.start(subject);
-        assert_eq!(sandbox.stop(Duration::from_millis(1)).unwrap(), Exit::Killed);
+        let ended = sandbox.stop(Duration::from_millis(1)).unwrap();
+        // Some runtimes' first process ends when it is asked to, if it is quick enough.
+        assert!(matches!(ended, Exit::Killed | Exit::Signal(libc::SIGTERM)), "{ended}");
         assert_eq!(sandbox.state(), State::Stopped);
         let again = sandbox.stop(Duration::ZERO).unwrap();
-        assert_eq!(again, Exit::Killed, "a second stop tells the same");
+        assert_eq!(again, ended, "a second stop tells the same");
     }
     let never_started = created(&subject.idler().spec);
     assert_eq!(never_started.stop(Duration::ZERO).unwrap(), Exit::Killed);

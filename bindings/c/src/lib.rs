@@ -1,7 +1,7 @@
 //! The C interface of the SDK, `libsandbox`: what `include/sandbox.h` declares, which is generated from this source.
 //!
-//! Every function is an [`entry`]: it checks its arguments, catches panics, and answers with a code and, if wanted, an
-//! error object. Objects live in [`handle`] tables and are named by 64-bit numbers that are never used twice, so that
+//! Every function is an `entry`: it checks its arguments, catches panics, and answers with a code and, if wanted, an
+//! error object. Objects live in `handle` tables and are named by 64-bit numbers that are never used twice, so that
 //! a handle that was freed, or never existed, or belongs to an object of another kind, is noticed and answered with a
 //! code. No user code ever runs on a thread of the library: what happens by itself is put into queues ([`events`],
 //! [`log`]) that the user drains.

@@ -25,6 +25,8 @@ use crate::devices::virtio::vsock::HostSockets;
 use crate::sandbox::Outlets;
 use crate::sandbox::shared::Name;
 
+/// How long the worker's word of the first entry may take that must be on its way already.
+const STAMP_PATIENCE: Duration = Duration::from_secs(1);
 /// Phases that a worker may stamp; the others are the embedder's.
 const WORKERS_PHASES: [Phase; 10] = [
     Phase::VmCreated,
@@ -85,6 +87,8 @@ struct Proxy {
     lifecycle: Mutex<Lifecycle>,
     exit: Gate<Exit>,
     gone: Gate<()>,
+    /// The worker's stamp of the first entry has come.
+    entered: Gate<()>,
     cgroup: Mutex<Option<Cgroup>>,
     workers: Weak<Workers>,
 }
@@ -114,6 +118,7 @@ impl WorkerSandbox {
             lifecycle: Mutex::new(Lifecycle::created()),
             exit: Gate::default(),
             gone: Gate::default(),
+            entered: Gate::default(),
             cgroup: Mutex::new(None),
             workers: Arc::downgrade(workers),
         });
@@ -329,11 +334,12 @@ impl WorkerEvents for Proxy {
             let real = stamp.monotonic.min(now).saturating_sub(self.origin);
             self.outlets.recorder.record_at(stamp.phase, real, stamp.cpu);
         }
-        // An idle worker was taken; one is made for the next sandbox when this one does not wait for it any more.
-        if stamps.iter().any(|stamp| stamp.phase == Phase::FirstEntry)
-            && let Some(workers) = self.workers.upgrade()
-        {
-            workers.refill();
+        if stamps.iter().any(|stamp| stamp.phase == Phase::FirstEntry) {
+            self.entered.open(());
+            // An idle worker was taken; one is made for the next sandbox when this one does not wait for it any more.
+            if let Some(workers) = self.workers.upgrade() {
+                workers.refill();
+            }
         }
     }
 
@@ -423,7 +429,11 @@ impl Sandbox for WorkerSandbox {
             console: &outlets.console,
             exit: &self.proxy.exit,
         };
-        self.readiness.wait(&signs, timeout)
+        self.readiness.wait(&signs, timeout)?;
+        // A check from outside can be quicker than the worker's own word that the guest was entered, without which the
+        // timeline would tell of a guest that was ready before it ran. It is on its way.
+        self.proxy.entered.wait(Some(STAMP_PATIENCE));
+        Ok(())
     }
 
     fn pause(&self) -> Result<()> {
