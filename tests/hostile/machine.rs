@@ -38,6 +38,8 @@ fn endless_console_output_is_bounded_and_can_be_stopped() {
         spec.limits.console_bytes = 4096;
         let sandbox = started(&spec);
         neighbour.during(|| {
+            // More than is kept has come by then.
+            sandbox.console().wait_from(4096, PATIENCE);
             let error = sandbox.wait(Some(Duration::from_millis(500))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Timeout);
             assert_eq!(sandbox.stop(Duration::ZERO).unwrap(), Exit::Killed);
