@@ -91,7 +91,7 @@ impl NewIdentity {
         })
     }
 
-    /// What tells this identity from others, for [`crate::sandbox::confirmation`].
+    /// What tells this identity from others, so that its confirmation can be told from that of an older one.
     pub fn generation(&self) -> u32 {
         self.generation
     }
