@@ -280,7 +280,7 @@ impl fmt::Debug for Teardown {
 
 /// What a clone has of its own, beside its siblings.
 pub trait Renewed: Send + Sync {
-    /// What it can rely on by now: what its guest was told becomes [`crate::Given::GuestConfirmed`] when the guest says
+    /// What it can rely on by now: what its guest was told becomes [`crate::snapshot::Given::GuestConfirmed`] when the guest says
     /// so.
     fn uniqueness(&self) -> Uniqueness;
 

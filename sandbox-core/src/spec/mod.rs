@@ -167,7 +167,7 @@ impl SandboxSpec {
     /// Parses and validates a JSON document.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidSpec`] with the field's path and, for a closed set of values, the accepted ones.
+    /// [`crate::ErrorKind::InvalidSpec`] with the field's path and, for a closed set of values, the accepted ones.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         let spec: Self = document::from_json(json)?;
         spec.validate()?;
@@ -183,7 +183,7 @@ impl SandboxSpec {
     /// Checks what can be checked without a host. Backends call it on every spec, however it was made.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidSpec`] with the field's path.
+    /// [`crate::ErrorKind::InvalidSpec`] with the field's path.
     pub fn validate(&self) -> Result<()> {
         validate::validate(self)
     }
