@@ -24,12 +24,12 @@ fn a_cold_function_answers_and_its_instance_serves_the_next_request() {
 }
 
 #[test]
-fn a_hundred_concurrent_cold_starts_all_succeed() {
+fn a_hundred_requests_at_once_on_a_cold_function_are_all_answered() {
     in_namespace(|| {
         let platform = Platform::serve(&[]);
         platform.deploy("burst", r#", "labels": {"com.openfaas.scale.max": "100"}"#);
         let address = platform.address;
-        // Each holds its instance until all have one: the connections are there before the first request is sent.
+        // The connections are there before the first request is sent.
         let streams: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
         let clients: Vec<_> = streams
             .into_iter()
