@@ -17,7 +17,7 @@ use crate::networks;
 use crate::sandbox::confinement::Unconfined;
 use crate::sandbox::life::Life;
 use crate::sandbox::shared::Shared;
-use crate::sandbox::snapshot::restore;
+use crate::sandbox::snapshot::{Reopened, restore};
 use crate::sandbox::{CAPABILITIES, KvmSandbox, Outlets};
 use crate::worker::{WorkerOptions, WorkerOrder, WorkerSandbox, Workers};
 
@@ -170,7 +170,12 @@ impl Backend for KvmBackend {
     }
 
     fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
-        restore(&self.shared, snapshot, options)
+        let reopened = Reopened::open(&self.shared, snapshot, options)?;
+        let restored = restore(&self.shared, reopened, options)?;
+        if options.start {
+            restored.sandbox.resume()?;
+        }
+        Ok(restored)
     }
 }
 

@@ -9,7 +9,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::extent::{self, Extent};
+use super::layout::PAGE_SIZE;
 use super::sealed;
 use super::{GuestMemory, HostMapping};
 
@@ -34,6 +37,18 @@ struct Part {
     file_offset: u64,
 }
 
+/// Part of an image as it is told to another process: where it lies in guest memory, the number of its file among those
+/// of the image, and where in that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRecord {
+    /// Where in guest memory.
+    pub place: Extent,
+    /// Which file.
+    pub file: u8,
+    /// Where in the file.
+    pub file_offset: u64,
+}
+
 /// An image that is being filled.
 #[derive(Debug)]
 pub struct ImageWriter {
@@ -44,9 +59,19 @@ pub struct ImageWriter {
 impl ImageWriter {
     /// Room for `extents`, in order; what is not written stays zero.
     pub fn new(extents: &[Extent]) -> io::Result<Self> {
+        Self::with_file(extents, Self::new_file)
+    }
+
+    /// The same in a file that `make` gives, of that many bytes at least.
+    fn with_file(extents: &[Extent], make: impl FnOnce(u64) -> io::Result<File>) -> io::Result<Self> {
         let runs = extent::coarsen(extents, MAX_RUNS);
-        let file = sealed::create(c"sandbox-memory", extent::total(&runs))?;
+        let file = make(extent::total(&runs))?;
         Ok(Self { runs, file })
+    }
+
+    /// A file of `len` bytes for an image.
+    pub fn new_file(len: u64) -> io::Result<File> {
+        sealed::create(c"sandbox-memory", len)
     }
 
     /// The file, and where in it the page at `offset` of guest memory stands; `None` if there is no room for it.
@@ -99,15 +124,72 @@ impl MemoryImage {
     /// The host has no memory for the copy, and the guest is as it was; or, behind the copy, no room for a mapping, and
     /// the guest's memory is lost.
     pub fn freeze(memory: &GuestMemory) -> Result<Arc<Self>, FreezeError> {
+        Self::freeze_in(memory, ImageWriter::new_file)
+    }
+
+    /// The same by a process that cannot make files: what is new goes to one that `make` gives, at least as long as it is
+    /// asked for.
+    ///
+    /// # Errors
+    /// As [`MemoryImage::freeze`].
+    pub fn freeze_in(
+        memory: &GuestMemory,
+        make: impl FnOnce(u64) -> io::Result<File>,
+    ) -> Result<Arc<Self>, FreezeError> {
         let private = memory.private_pages().map_err(FreezeError::Copy)?;
         let image = match memory.image() {
             Some(base) if private.is_empty() => return Ok(base),
-            Some(base) => base.with_changes(memory, &private),
-            None => Self::whole(memory, &private),
+            Some(base) => base.with_changes(memory, &private, make),
+            None => Self::whole(memory, &private, make),
         };
         let image = Arc::new(image.map_err(FreezeError::Copy)?);
         memory.rebase(&image).map_err(FreezeError::Map)?;
         Ok(image)
+    }
+
+    /// Its files, each once, in the order of the parts; and the parts, for another process that is handed the files.
+    pub fn records(&self) -> (Vec<Arc<File>>, Vec<PartRecord>) {
+        let mut files: Vec<Arc<File>> = Vec::new();
+        let record = |part: &Part| {
+            let known = files.iter().position(|file| Arc::ptr_eq(file, &part.file));
+            let number = known.unwrap_or_else(|| {
+                files.push(Arc::clone(&part.file));
+                files.len() - 1
+            });
+            PartRecord {
+                place: part.place,
+                // There are no more files than parts, of which there are few.
+                file: number as u8,
+                file_offset: part.file_offset,
+            }
+        };
+        let records = self.parts.iter().map(record).collect();
+        (files, records)
+    }
+
+    /// The image that another process described by `records` of `files`, for a guest with `memory` bytes. `None` if it
+    /// cannot be one: parts out of order, over each other, or beyond memory or file.
+    pub fn from_records(memory: u64, files: &[Arc<File>], records: &[PartRecord]) -> Option<Self> {
+        if records.len() > MAX_PARTS {
+            return None;
+        }
+        let mut parts = Vec::with_capacity(records.len());
+        for record in records {
+            let file = files.get(usize::from(record.file))?;
+            let length = file.metadata().ok()?.len();
+            let fits = record.file_offset.is_multiple_of(PAGE_SIZE)
+                && record.file_offset.checked_add(record.place.len)? <= length;
+            if !fits {
+                return None;
+            }
+            parts.push(Part {
+                place: record.place,
+                file: Arc::clone(file),
+                file_offset: record.file_offset,
+            });
+        }
+        let places: Vec<Extent> = parts.iter().map(|part| part.place).collect();
+        extent::are_sound(&places, memory).then_some(Self { parts })
     }
 
     /// Host memory that it may take, in bytes.
@@ -129,23 +211,28 @@ impl MemoryImage {
         Ok(())
     }
 
-    fn whole(memory: &GuestMemory, private: &[Extent]) -> io::Result<Self> {
+    fn whole(memory: &GuestMemory, private: &[Extent], make: impl FnOnce(u64) -> io::Result<File>) -> io::Result<Self> {
         let mapping = memory.mapping();
         let content = mapping.without_zero_pages(&extent::union(&mapping.overlays(), private));
-        let writer = ImageWriter::new(&content)?;
+        let writer = ImageWriter::with_file(&content, make)?;
         copy(mapping, &content, &writer)?;
         writer.finish()
     }
 
     /// This image with other pages in some places: as further parts, as long as these are few and small.
-    fn with_changes(&self, memory: &GuestMemory, changed: &[Extent]) -> io::Result<Self> {
+    fn with_changes(
+        &self,
+        memory: &GuestMemory,
+        changed: &[Extent],
+        make: impl FnOnce(u64) -> io::Result<File>,
+    ) -> io::Result<Self> {
         let runs = extent::coarsen(changed, MAX_RUNS);
         let few = self.parts.len() + 2 * runs.len() <= MAX_PARTS;
         if !few || 2 * extent::total(&runs) > self.size() {
-            return Self::whole(memory, changed);
+            return Self::whole(memory, changed, make);
         }
         let mapping = memory.mapping();
-        let writer = ImageWriter::new(&runs)?;
+        let writer = ImageWriter::with_file(&runs, make)?;
         copy(mapping, &mapping.without_zero_pages(&runs), &writer)?;
         let changes = writer.finish()?;
         let mut parts: Vec<Part> = self.parts.iter().flat_map(|part| part.without(&runs)).collect();
@@ -206,7 +293,6 @@ mod tests {
     use vm_memory::{Bytes, GuestAddress};
 
     use super::super::HugePages;
-    use super::super::layout::PAGE_SIZE;
     use super::*;
 
     const SIZE: u64 = 4 << 20;
@@ -268,6 +354,38 @@ mod tests {
             assert_eq!(read(&memory, 300 + u64::from(generation) * 7), generation + 1);
         }
         assert_eq!(read(&memory, 199), 1);
+    }
+
+    #[test]
+    fn an_image_can_be_told_to_another_process_and_a_false_one_cannot() {
+        let parent = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        for page in 0..64 {
+            write(&parent, page, 1);
+        }
+        MemoryImage::freeze(&parent).unwrap();
+        write(&parent, 3, 2);
+        let given = ImageWriter::new_file(SIZE).unwrap();
+        let image = MemoryImage::freeze_in(&parent, |_| Ok(given)).unwrap();
+        let (files, records) = image.records();
+        assert_eq!((files.len(), records.len()), (2, 3));
+        let told = Arc::new(MemoryImage::from_records(SIZE, &files, &records).unwrap());
+        let clone = clone_of(&told);
+        assert_eq!((read(&clone, 3), read(&clone, 4), read(&clone, 64)), (2, 1, 0));
+        let refused = |change: fn(&mut Vec<PartRecord>)| {
+            let mut records = records.clone();
+            change(&mut records);
+            assert!(
+                MemoryImage::from_records(SIZE, &files, &records).is_none(),
+                "{records:?}"
+            );
+        };
+        refused(|records| records[0].file = 2);
+        refused(|records| records[0].file_offset += PAGE_SIZE * 1024);
+        refused(|records| records[0].file_offset += 1);
+        refused(|records| records[2].place.offset = SIZE);
+        refused(|records| records.swap(0, 1));
+        refused(|records| records[0].place.len += PAGE_SIZE);
+        refused(|records| *records = vec![records[0]; MAX_PARTS + 1]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use crate::random::random_bytes;
 
 /// Size of the record, in bytes.
@@ -58,7 +60,7 @@ impl Parts {
 }
 
 /// What one clone is given of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewIdentity {
     /// Tells this record from earlier ones; not 0, and below 2^31.
     pub(super) generation: u32,

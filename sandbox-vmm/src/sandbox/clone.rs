@@ -31,10 +31,14 @@ pub struct Original<'a> {
 
 /// A clone's own, taken before anything is made.
 pub struct Berth {
-    spec: SandboxSpec,
-    name: Name,
-    opened: OpenDevices,
-    outlets: Outlets,
+    /// Its spec.
+    pub spec: SandboxSpec,
+    /// Its name.
+    pub name: Name,
+    /// What its devices are made from.
+    pub opened: OpenDevices,
+    /// Where what becomes known of it goes.
+    pub outlets: Outlets,
 }
 
 impl Berth {
@@ -61,21 +65,30 @@ impl Berth {
         &self.outlets.recorder
     }
 
+    /// What the clone has that `original` had not: how its readiness is known, and what it is told of its own.
+    ///
+    /// # Errors
+    /// A host without random numbers, or without descriptors for a check.
+    pub fn arrival(&self, original: &Original<'_>) -> Result<(Readiness, Option<NewIdentity>)> {
+        let readiness = match original.saved.ready {
+            // It has passed its check, and what that needs of the host is the original's.
+            true => Readiness::Started,
+            false => Readiness::new(self.spec.ready.as_ref())?,
+        };
+        let identity = match original.renewed {
+            true => Some(new_identity(&original.saved.origin.spec, &self.spec)?),
+            false => None,
+        };
+        Ok((readiness, identity))
+    }
+
     /// The sandbox, paused, where the original stood.
     ///
     /// # Errors
     /// A state that cannot be, or a host that cannot hold it.
     pub fn fill(self, shared: &Arc<Shared>, original: &Original<'_>, memory: &MemorySource<'_>) -> Result<Restored> {
         let saved = original.saved;
-        let readiness = match saved.ready {
-            // It has passed its check, and what that needs of the host is the original's.
-            true => Readiness::Started,
-            false => Readiness::new(self.spec.ready.as_ref())?,
-        };
-        let identity = match original.renewed {
-            true => Some(new_identity(&saved.origin.spec, &self.spec)?),
-            false => None,
-        };
+        let (readiness, identity) = self.arrival(original)?;
         let generation = identity.as_ref().map_or(0, NewIdentity::generation);
         let revival = Revival {
             saved,
@@ -91,14 +104,7 @@ impl Berth {
             self.opened,
             &self.outlets,
         )?;
-        // The host sets the clocks that it gives the guest, whatever the guest is told besides.
-        let told = Uniqueness {
-            clock: match told.clock {
-                Given::NotGiven => Given::Applied,
-                told => told,
-            },
-            ..told
-        };
+        let told = with_clock(told);
         if saved.ready {
             self.outlets.ready.give();
         }
@@ -110,6 +116,17 @@ impl Berth {
             sandbox: Box::new(sandbox),
             uniqueness: told,
         })
+    }
+}
+
+/// What the guest was told, and that the host sets the clocks that it gives the guest, whatever that is.
+pub fn with_clock(told: Uniqueness) -> Uniqueness {
+    Uniqueness {
+        clock: match told.clock {
+            Given::NotGiven => Given::Applied,
+            told => told,
+        },
+        ..told
     }
 }
 
@@ -147,28 +164,41 @@ fn clone_spec(original: &SandboxSpec, options: &RestoreOptions) -> Result<Sandbo
     Ok(spec)
 }
 
+/// Places for `count` forks of a sandbox by `original`.
+///
+/// # Errors
+/// Options that forks cannot have, and anything wrong with their specs or the host.
+pub fn berths(shared: &Shared, original: &SandboxSpec, count: u32, options: &RestoreOptions) -> Result<Vec<Berth>> {
+    let berth = |_| Berth::take(shared, clone_spec(original, options)?, shared.recorder());
+    (0..count).map(berth).collect()
+}
+
+/// Refuses what forks cannot have.
+///
+/// # Errors
+/// The options' field.
+pub fn check_fork(count: u32, options: &RestoreOptions) -> Result<()> {
+    if options.memory != MemoryRestore::Cow {
+        return Err(Error::unsupported(
+            "memory",
+            "forks share their parent's memory; give cow",
+        ));
+    }
+    if options.verify != Verify::Size {
+        return Err(Error::unsupported("verify", "a fork has no file to verify; give size"));
+    }
+    if count > 1 && options.overrides.id.is_some() {
+        let context = "only one sandbox can have a name; fork one at a time, or leave it out";
+        return Err(Error::new(ErrorKind::InvalidSpec, context).with_field("overrides.id"));
+    }
+    Ok(())
+}
+
 impl Fork for KvmSandbox {
     fn fork(&self, count: u32, options: &RestoreOptions) -> Result<Vec<Restored>> {
-        if options.memory != MemoryRestore::Cow {
-            return Err(Error::unsupported(
-                "memory",
-                "forks share their parent's memory; give cow",
-            ));
-        }
-        if options.verify != Verify::Size {
-            return Err(Error::unsupported("verify", "a fork has no file to verify; give size"));
-        }
-        if count > 1 && options.overrides.id.is_some() {
-            let context = "only one sandbox can have a name; fork one at a time, or leave it out";
-            return Err(Error::new(ErrorKind::InvalidSpec, context).with_field("overrides.id"));
-        }
+        check_fork(count, options)?;
         self.life.lifecycle().check(Verb::Fork)?;
-        let berths: Vec<Berth> = (0..count)
-            .map(|_| {
-                let spec = clone_spec(&self.life.origin.spec, options)?;
-                Berth::take(&self.shared, spec, self.shared.recorder())
-            })
-            .collect::<Result<_>>()?;
+        let berths = berths(&self.shared, &self.life.origin.spec, count, options)?;
         let (saved, image) = self.life.capture(Verb::Fork, &self.shared.host, false, |captured| {
             let image = MemoryImage::freeze(captured.memory())?;
             Ok((captured.saved, image))

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::section::{FORMAT, Identity, SectionKind, SectionState};
-use crate::memory::HostMapping;
 use crate::memory::extent::{self, Extent};
 use crate::memory::layout::PAGE_SIZE;
+use crate::memory::{GuestMemory, HostMapping};
 
 const MAGIC: [u8; 8] = *b"SBXMEMRY";
 const HEADER_SIZE: usize = 8 + 4 + 16 + 8 + 4;
@@ -98,21 +98,28 @@ pub fn base_file(index: usize) -> String {
     format!("base-{index}.memory")
 }
 
-/// Writes the `stored` pages of `mapping` to a new file.
-pub fn write(path: &Path, identity: Identity, mapping: &HostMapping, stored: &[Extent]) -> io::Result<File> {
+/// Makes the file of a guest with `size` bytes of memory, with no page in it yet.
+pub fn create(path: &Path, identity: Identity, size: u64) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    let size = mapping.len() as u64;
     file.set_len(DATA_START + size)?;
     file.write_all_at(&header(identity, size), 0)?;
-    for extent in stored {
-        mapping.write_to_file(*extent, &file, DATA_START + extent.offset)?;
-    }
     Ok(file)
+}
+
+/// Writes the `stored` pages of `mapping` to a file that was made for it.
+pub fn write(file: &File, mapping: &HostMapping, stored: &[Extent]) -> io::Result<()> {
+    let mut extents = stored.iter();
+    extents.try_for_each(|extent| mapping.write_to_file(*extent, file, DATA_START + extent.offset))
+}
+
+/// Bytes of a file for `size` bytes of guest memory.
+pub fn file_size(size: u64) -> u64 {
+    DATA_START + size
 }
 
 fn header(identity: Identity, size: u64) -> [u8; HEADER_SIZE] {
@@ -161,6 +168,11 @@ impl MemoryFile {
             )));
         }
         Ok(Self { file, name, layer })
+    }
+
+    /// One that somebody else opened and checked.
+    pub fn checked(file: File, name: String, layer: Layer) -> Self {
+        Self { file, name, layer }
     }
 
     /// The open file.
@@ -216,6 +228,16 @@ impl MemoryFile {
             ))),
         }
     }
+}
+
+/// Gives all pages of `files`, the oldest layer first, to a guest's memory, and checks their digests where there are some.
+///
+/// # Errors
+/// As [`MemoryFile::read`].
+pub fn read_all(files: &[MemoryFile], digests: &[Option<&str>], memory: &GuestMemory) -> Result<()> {
+    let mut sink = |offset: u64, bytes: &[u8]| memory.mapping().fill(offset, bytes);
+    let mut layers = files.iter().zip(digests);
+    layers.try_for_each(|(file, digest)| file.read(*digest, &mut sink))
 }
 
 /// SHA-256 over the stored pages, each run of them led by its offset and its length (8 bytes each, little-endian).

@@ -13,6 +13,7 @@
 
 pub mod bytes;
 pub mod compatibility;
+pub mod draft;
 pub mod files;
 pub mod folder;
 pub mod images;
