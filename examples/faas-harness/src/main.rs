@@ -22,11 +22,13 @@ mod state_folder;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use sandbox::ContainerOptions;
 use sandbox_net::AddressPool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -74,7 +76,8 @@ async fn serve(options: &Options) -> Result<()> {
     // Instances reach the host by the address of its end of their network, whatever the platform's own address is.
     let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
     let readiness = Server::bind(any, Audience::Instances).await?;
-    let state = StateFolder::open(options.state.as_deref()).context("cannot make the platform's state folder")?;
+    let state = StateFolder::open(options.state.as_deref())?;
+    sweep(state.path());
     let platform = Platform::open(Setup {
         state: state.path(),
         networks: Networks {
@@ -114,6 +117,25 @@ async fn serve(options: &Options) -> Result<()> {
     tokio::time::timeout(DRAIN_PATIENCE, platform.close())
         .await
         .context("some instances did not end in time")
+}
+
+/// Removes what a platform left behind that was killed: containers, networks, and snapshots in the folder `state`.
+/// Micro-VMs ended with it.
+fn sweep(state: &Path) {
+    let containers = sandbox::sweep::sweep(&ContainerOptions::default().state);
+    for container in containers.removed {
+        println!("faas-harness: swept the container {container}");
+    }
+    if let Err(error) = sandbox_net::Networks::default().sweep() {
+        eprintln!("faas-harness: a network is left behind: {error}");
+    }
+    let snapshots = Platform::snapshots(state);
+    match std::fs::remove_dir_all(&snapshots) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            eprintln!("faas-harness: {} is left behind: {error}", snapshots.display());
+        }
+        _ => {}
+    }
 }
 
 fn deploy(platform: &Platform, function: FunctionSpec) -> Result<()> {

@@ -40,6 +40,8 @@ const PACKAGES: [Package; 2] = [
 pub(crate) const USAGE: &str = "\
 functions                        build the papers' functions and print where they are";
 
+/// The variable by which tests find the folder.
+pub(crate) const VARIABLE: &str = "SANDBOX_TEST_FUNCTIONS";
 /// Where the sources are, from the workspace's root.
 const SOURCES: &str = "examples/faas-harness/functions";
 /// Room in a disk beyond its files, for the file system's own structures, in MiB.

@@ -21,6 +21,7 @@ use lexopt::prelude::*;
 
 use crate::assets::{self, Assets};
 use crate::demo;
+use crate::functions;
 use crate::fuzz;
 use crate::host_kind::{self, HostKind};
 use crate::install;
@@ -57,6 +58,10 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "binutils",
         why: "makes test programs small enough for the emulated host",
+    },
+    Package {
+        name: "chromium",
+        why: "shows the function platform's page",
     },
     Package {
         name: "g++",
@@ -132,6 +137,8 @@ struct Plan {
     environment: Vec<(OsString, OsString)>,
     /// Files that tests need, at the same path in the emulated host.
     carried: Vec<PathBuf>,
+    /// The folder of the papers' functions, which tests of the function platform need at the same path too.
+    functions: Option<PathBuf>,
     /// How long one test program may take.
     program_limit: Duration,
     /// How long all programs in the emulated host may take together.
@@ -153,6 +160,7 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
         filter,
         environment: Vec::new(),
         carried: Vec::new(),
+        functions: None,
         program_limit: Duration::from_secs(600),
         emulated_limit: Duration::from_secs(1200),
     };
@@ -166,6 +174,7 @@ pub(crate) fn soak(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
         filter,
         environment: vec![(ROUNDS.into(), "full".into())],
         carried: Vec::new(),
+        functions: None,
         program_limit: Duration::from_secs(4 * 3600),
         emulated_limit: Duration::from_secs(12 * 3600),
     };
@@ -223,6 +232,10 @@ fn run(workspace: &Workspace, places: Places, mut plan: Plan) -> Result<ExitCode
     plan.environment
         .push((function::VARIABLE.into(), function.clone().into()));
     plan.carried.push(function);
+    let functions = step("building the papers' functions", || functions::build(workspace))?;
+    plan.environment
+        .push((functions::VARIABLE.into(), functions.clone().into()));
+    plan.functions = Some(functions);
     match step("building the tests", || programs::build(workspace)) {
         Ok(built) => {
             report.add_check("building the tests", None);
@@ -270,7 +283,7 @@ fn run_tests(
     let guests: Vec<&Program> = built.tests.iter().filter(|test| test.runs_guests).collect();
     if wanted && !guests.is_empty() {
         let emulated = step("tests in the emulated host", || {
-            emulated::run(workspace, plan, &guests, &built.helpers)
+            emulated::run(workspace, plan, &guests, built)
         })?;
         runs.extend(emulated.into_iter().map(told));
     }

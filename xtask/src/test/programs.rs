@@ -14,6 +14,10 @@ use crate::workspace::Workspace;
 /// in the emulated host where this machine's KVM is not complete.
 const GUEST_PACKAGES: [&str; 2] = ["sandbox", "sandbox-vmm"];
 
+/// The package of the function platform, and those of its tests that call functions in whole guests.
+const PLATFORM: &str = "faas-harness";
+const FUNCTIONS: &str = "functions";
+
 /// The package whose tests need the C library to be installed.
 const LIBRARY_PACKAGE: &str = "sandbox-c";
 
@@ -29,6 +33,13 @@ pub(super) struct Program {
     pub(super) runs_guests: bool,
 }
 
+impl Program {
+    /// Whether it calls the papers' functions, which are large.
+    pub(super) fn calls_functions(&self) -> bool {
+        self.package == PLATFORM && self.runs_guests
+    }
+}
+
 /// What cargo built for the tests.
 #[derive(Default)]
 pub(super) struct Built {
@@ -36,6 +47,8 @@ pub(super) struct Built {
     /// Programs of packages whose tests run whole guests: their tests may
     /// start them, by the path known when they were compiled.
     pub(super) helpers: Vec<PathBuf>,
+    /// The function platform.
+    pub(super) platform: Option<PathBuf>,
 }
 
 /// Builds all test programs of the workspace.
@@ -91,7 +104,8 @@ impl Built {
         let (Some(package), Some(kind), Some(target), Some(manifest)) = (package, kind, target, manifest) else {
             return;
         };
-        let has_guests = GUEST_PACKAGES.contains(&package.as_str());
+        let is_platform = package == PLATFORM;
+        let has_guests = GUEST_PACKAGES.contains(&package.as_str()) || is_platform && target == FUNCTIONS;
         if message["profile"]["test"].as_bool() == Some(true) {
             self.tests.push(Program {
                 label: match kind {
@@ -103,6 +117,8 @@ impl Built {
                 directory: Path::new(manifest).with_file_name(""),
                 runs_guests: has_guests && kind == "test",
             });
+        } else if kind == "bin" && is_platform {
+            self.platform = Some(PathBuf::from(executable));
         } else if kind == "bin" && has_guests {
             self.helpers.push(PathBuf::from(executable));
         }

@@ -6,12 +6,14 @@ mod scale;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sandbox::spec::SandboxSpec;
+use sandbox::spec::{GuestSpec, Isolation, SandboxSpec, UnikernelFamily};
 use serde::{Deserialize, Serialize};
 
 pub use builtin::Builtins;
 pub use scale::Scale;
 
+/// How many sandboxes stand by without running unless the function says otherwise.
+const DEFAULT_POOL: u32 = 4;
 /// The longest name, in bytes: it becomes part of the names of sandboxes.
 const MAX_NAME_BYTES: usize = 40;
 /// Largest body of a request unless the function says otherwise, in bytes.
@@ -80,6 +82,9 @@ pub enum StartStrategy {
     Fork,
     /// Restored from a snapshot of a first one.
     Restore,
+    /// Let run from `scale.pool` sandboxes that are made ahead of time and do not run: clones of a first one, held still,
+    /// where guest and wall allow that, and new ones that were never started otherwise.
+    Pool,
 }
 
 impl StartStrategy {
@@ -90,6 +95,7 @@ impl StartStrategy {
             Self::Warm => "warm",
             Self::Fork => "fork",
             Self::Restore => "restore",
+            Self::Pool => "pool",
         }
     }
 }
@@ -167,16 +173,8 @@ impl FunctionSpec {
             return Err(FunctionError::new("timeout_ms", "must be at least 1"));
         }
         self.scale.validate()?;
-        let standing_by = u64::from(self.warm()).saturating_mul(self.sandbox.memory);
-        if standing_by > host_memory {
-            let reason = format!(
-                "{} instances of {} MiB stand by at all times, which is more than this host's {} MiB",
-                self.warm(),
-                self.sandbox.memory >> 20,
-                host_memory >> 20
-            );
-            return Err(FunctionError::new("scale.warm", reason));
-        }
+        self.validate_start()?;
+        self.fits(host_memory)?;
         self.sandbox.validate().map_err(|error| {
             let field = error
                 .field()
@@ -185,12 +183,61 @@ impl FunctionSpec {
         })
     }
 
+    fn validate_start(&self) -> Result<(), FunctionError> {
+        let is_container = matches!(self.sandbox.guest, GuestSpec::Container(_));
+        if is_container && matches!(self.start, StartStrategy::Fork | StartStrategy::Restore) {
+            let reason = "a container's clones would all have its address: use cold, warm or pool";
+            return Err(FunctionError::new("start", reason));
+        }
+        if self.scale.pool.is_some() && self.start != StartStrategy::Pool {
+            let reason = format!(
+                "means something where \"start\" is \"pool\", and this one is \"{}\"",
+                self.start.name()
+            );
+            return Err(FunctionError::new("scale.pool", reason));
+        }
+        Ok(())
+    }
+
+    /// Whether the host has the memory of what stands by at all times.
+    fn fits(&self, host_memory: u64) -> Result<(), FunctionError> {
+        for (field, count) in [("scale.warm", self.warm()), ("scale.pool", self.pool())] {
+            if u64::from(count).saturating_mul(self.sandbox.memory) > host_memory {
+                let reason = format!(
+                    "{count} instances of {} MiB stand by at all times, which is more than this host's {} MiB",
+                    self.sandbox.memory >> 20,
+                    host_memory >> 20
+                );
+                return Err(FunctionError::new(field, reason));
+            }
+        }
+        Ok(())
+    }
+
     /// How many idle instances stand by.
     pub fn warm(&self) -> u32 {
         match self.start {
             StartStrategy::Warm => self.scale.warm.max(1),
-            StartStrategy::Cold | StartStrategy::Fork | StartStrategy::Restore => self.scale.warm,
+            _ => self.scale.warm,
         }
+    }
+
+    /// How many sandboxes stand by that do not run yet.
+    pub fn pool(&self) -> u32 {
+        match self.start {
+            StartStrategy::Pool => self.scale.pool.unwrap_or(DEFAULT_POOL).min(self.scale.max),
+            _ => 0,
+        }
+    }
+
+    /// Whether the SDK can clone its sandboxes in memory, and each clone have an address of its own.
+    pub fn can_be_cloned(&self) -> bool {
+        let can_be_saved = match &self.sandbox.guest {
+            GuestSpec::Linux(_) => true,
+            GuestSpec::Unikernel(guest) => guest.family != UnikernelFamily::Solo5,
+            _ => false,
+        };
+        can_be_saved && self.sandbox.isolation == Isolation::InProcess
     }
 
     /// The most time that a request may take in an instance.

@@ -19,6 +19,9 @@ pub struct Scale {
     pub max: u32,
     /// Idle instances that stand by, started ahead of requests.
     pub warm: u32,
+    /// Sandboxes that are made ahead of requests and do not run, where `start` is `pool`; 4 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<u32>,
     /// How long an instance beyond those may be idle before it is given up, in milliseconds.
     pub idle_ms: u64,
     /// Whether an instance serves further requests after its first one.
@@ -36,6 +39,7 @@ impl Default for Scale {
         Self {
             max: 20,
             warm: 0,
+            pool: None,
             idle_ms: 60_000,
             reuse: true,
             queue: 100,
@@ -53,6 +57,12 @@ impl Scale {
         if self.warm > self.max {
             let reason = format!("must be at most scale.max, which is {}", self.max);
             return Err(FunctionError::new("scale.warm", reason));
+        }
+        if let Some(pool) = self.pool
+            && !(1..=self.max).contains(&pool)
+        {
+            let reason = format!("must be 1 to scale.max, which is {}", self.max);
+            return Err(FunctionError::new("scale.pool", reason));
         }
         if self.queue > MAX_QUEUE {
             return Err(FunctionError::new(

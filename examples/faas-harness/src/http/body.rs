@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::platform::InstanceLease;
 
@@ -27,23 +26,24 @@ pub struct Answer {
     inner: Incoming,
     /// Let go at the end.
     lease: Option<InstanceLease>,
-    deadline: Pin<Box<Sleep>>,
+    /// Is over, with the reason, when nothing more is waited for.
+    over: Pin<Box<dyn Future<Output = &'static str> + Send + Sync>>,
     /// What is done at the end, with whether it was a good one.
     done: Option<Box<dyn FnOnce(bool) + Send + Sync>>,
 }
 
 impl Answer {
-    /// The answer `inner` of the instance of `lease`, which must be over at `deadline`.
+    /// The answer `inner` of the instance of `lease`, which is broken off when `over` is.
     pub fn new(
         inner: Incoming,
         lease: InstanceLease,
-        deadline: Instant,
+        over: impl Future<Output = &'static str> + Send + Sync + 'static,
         done: impl FnOnce(bool) + Send + Sync + 'static,
     ) -> Self {
         let mut answer = Self {
             inner,
             lease: Some(lease),
-            deadline: Box::pin(sleep_until(deadline)),
+            over: Box::pin(over),
             done: Some(Box::new(done)),
         };
         if answer.inner.is_end_stream() {
@@ -72,9 +72,9 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.deadline.as_mut().poll(context).is_ready() {
+        if let Poll::Ready(reason) = self.over.as_mut().poll(context) {
             self.end(false);
-            return Poll::Ready(Some(Err("the function's time is over".into())));
+            return Poll::Ready(Some(Err(reason.into())));
         }
         match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
             Some(Ok(frame)) => {

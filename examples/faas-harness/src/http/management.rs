@@ -22,6 +22,8 @@ struct FunctionStats {
     busy: u32,
     idle: u32,
     starting: u32,
+    /// Made ahead of time, and not running.
+    standing_by: usize,
     waiting: usize,
     invocations: u64,
     #[serde(flatten)]
@@ -45,6 +47,7 @@ pub fn stats(platform: &Platform) -> Reply {
                 busy: census.busy,
                 idle: census.idle,
                 starting: census.starting,
+                standing_by: function.standing_by(),
                 waiting: census.waiting,
                 invocations: function.metrics().invocations(),
                 times: function.metrics().summaries(),
@@ -83,6 +86,7 @@ pub fn metrics(platform: &Platform) -> Reply {
             exposition.sample("faas_instances", &labels, count.into());
         }
         let labels = format!("function=\"{name}\"");
+        exposition.sample("faas_sandboxes_standing_by", &labels, function.standing_by() as u64);
         exposition.sample("faas_requests_waiting", &labels, census.waiting as u64);
         function.metrics().expose(name, &mut exposition);
     }

@@ -3,7 +3,7 @@
 mod deployment;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode, Uri};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::reply::{self, Refusal, Reply};
 use crate::function::FunctionSpec;
@@ -20,6 +21,8 @@ use deployment::{Deployment, image_of};
 
 /// The largest document of a call, in bytes: it bounds what a hostile client costs.
 const MAX_DOCUMENT: usize = 1 << 20;
+/// A client that takes longer for its document is sent away: a slow-loris attack holds connections.
+const DOCUMENT_PATIENCE: Duration = Duration::from_secs(10);
 /// Lines of an instance's console unless the call says otherwise.
 const LOG_LINES: usize = 100;
 
@@ -220,7 +223,10 @@ fn deploy_error(error: &DeployError) -> Refusal {
 }
 
 async fn document(request: Request<Incoming>) -> Result<Bytes, Refusal> {
-    let body = Limited::new(request.into_body(), MAX_DOCUMENT).collect().await;
+    let body = Limited::new(request.into_body(), MAX_DOCUMENT).collect();
+    let body = timeout(DOCUMENT_PATIENCE, body)
+        .await
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the document came too slowly"))?;
     let body = body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
         true => Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,

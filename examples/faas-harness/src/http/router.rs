@@ -10,6 +10,13 @@ use super::reply::{self, Refusal, Reply};
 use super::{management, provider};
 use crate::platform::Platform;
 
+/// The most headers of a request: a flood of them costs an instance as much as this platform.
+const MAX_HEADERS: usize = 100;
+/// The most bytes of names and values of headers, for the same reason.
+const MAX_HEADER_BYTES: usize = 32 << 10;
+/// The longest path, in bytes, for the same reason.
+const MAX_PATH_BYTES: usize = 16 << 10;
+
 /// Who is listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
@@ -29,6 +36,9 @@ pub fn route_instance(platform: &Platform, request: &Request<Incoming>, client: 
 
 /// Answers a client's request.
 pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>) -> Reply {
+    if let Some(refusal) = flood(&request) {
+        return refusal.into();
+    }
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let method = request.method().clone();
@@ -56,6 +66,24 @@ pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>) -> Repl
         (_, ["system", rest @ ..]) => provider::route(platform, request, rest).await,
         _ => reply::error(StatusCode::NOT_FOUND, format!("there is nothing at {method} {path}")),
     }
+}
+
+/// Refuses a head that is larger than any client's need be.
+fn flood<B>(request: &Request<B>) -> Option<Refusal> {
+    let headers = request.headers();
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if request.uri().path().len() > MAX_PATH_BYTES {
+        let reason = format!("the path is longer than {MAX_PATH_BYTES} bytes");
+        return Some(Refusal::new(StatusCode::URI_TOO_LONG, reason));
+    }
+    if headers.len() <= MAX_HEADERS && bytes <= MAX_HEADER_BYTES {
+        return None;
+    }
+    let reason = format!("the head has more than {MAX_HEADERS} headers, or more than {MAX_HEADER_BYTES} bytes of them");
+    Some(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason))
 }
 
 /// Has the function `name` answer, at what is left of the path behind its first `skip` segments.

@@ -1,15 +1,17 @@
 //! The listening side: connections, their limits, and a graceful end.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -18,10 +20,14 @@ use crate::platform::Platform;
 
 /// A client that sends its request's head more slowly than this is sent away: a slow-loris attack holds connections.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-/// The most headers of a request: a flood of them costs memory and time.
-const MAX_HEADERS: usize = 100;
-/// The largest head of a request, in bytes, for the same reason.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The most headers that are read at all: a flood of them costs memory and time. The router refuses fewer, with a reason.
+const MAX_HEADERS: usize = 1000;
+/// The largest head that is read at all, in bytes, for the same reason.
+const MAX_HEAD_BYTES: usize = 128 << 10;
+
+/// What such a client is told.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 51\r\n\
+    connection: close\r\n\r\n{\"error\":\"the head of the request came too slowly\"}";
 
 /// Why the platform cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -105,26 +111,36 @@ async fn connection(stream: TcpStream, visit: Visit, mut ended: watch::Receiver<
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let platform = Arc::clone(&visit.platform);
-        async move {
+        Box::pin(async move {
             let reply = match visit.audience {
                 Audience::Clients => router::route(&platform, request).await,
                 Audience::Instances => router::route_instance(&platform, &request, visit.client),
             };
             Ok::<_, Infallible>(reply)
-        }
+        })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        // What goes wrong on a connection is its client's affair.
-        _ = connection.as_mut() => return,
+    let done = tokio::select! {
+        outcome = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(outcome),
         // The one change is that of the end.
-        _ = ended.changed() => connection.as_mut().graceful_shutdown(),
+        _ = ended.changed() => None,
+    };
+    let outcome = match done {
+        Some(outcome) => outcome,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|context| connection.poll_without_shutdown(context)).await
+        }
+    };
+    let mut stream = connection.into_parts().io.into_inner();
+    // What else goes wrong on a connection is its client's affair, and so is whether it still listens.
+    if outcome.is_err_and(|error| error.is_timeout()) {
+        let _ = stream.write_all(TOO_SLOW).await;
     }
-    let _ = connection.await;
+    let _ = stream.shutdown().await;
 }

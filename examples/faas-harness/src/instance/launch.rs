@@ -1,31 +1,20 @@
 //! From a function to a running instance.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use sandbox::snapshot::{Given, NetworkOverride, Overrides};
-use sandbox::spec::{BridgeSpec, GuestSpec, NetworkSpec, SandboxSpec, TapSpec};
-use sandbox::{Error, ErrorKind, RestoreOptions, Restored, Runtime, Sandbox};
-use sandbox_net::{AddressLease, AddressPool};
+use sandbox::spec::{GuestSpec, SandboxSpec, UnikernelFamily};
+use sandbox::{Backend, Error, ErrorKind, Runtime};
+use sandbox_net::AddressPool;
 
+use super::lazy::Lazy;
 use super::placeholders::Placeholders;
-use super::template::Template;
-use super::{Instance, ReadyBoard, TEARDOWN_PATIENCE, TemplateCell};
-use crate::function::{FunctionSpec, Readiness, StartStrategy};
-
-/// Lines of the console that a failed start is explained with.
-const CONSOLE_LINES: usize = 10;
-/// The name of an instance's network in its document.
-const NETWORK: &str = "net";
-/// The bridge that all containers share.
-const BRIDGE: &str = "faas0";
-/// How often a wait for an instance's own POST looks whether its guest still runs.
-const GUEST_CHECK: Duration = Duration::from_millis(50);
+use super::prepared::Prepared;
+use super::template::{Addressing, Template};
+use super::{Home, Instance, Networks, Place, ReadyBoard, Sources};
+use crate::function::{FunctionSpec, StartStrategy};
 
 /// Why an instance did not come to life.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,21 +38,13 @@ impl LaunchError {
         }
     }
 
-    fn new(error: &Error, console: String) -> Self {
+    pub(super) fn new(error: &Error, console: String) -> Self {
         Self {
             reason: error.report(),
             timed_out: error.kind() == ErrorKind::Timeout,
             console,
         }
     }
-}
-
-/// Where instances get their addresses from.
-pub struct Networks {
-    /// Of micro-VMs, each of which has a tap and a subnet of its own.
-    pub micro_vms: AddressPool,
-    /// Of containers, which share a bridge.
-    pub containers: AddressPool,
 }
 
 /// Starts instances.
@@ -96,222 +77,155 @@ impl Launcher {
         }
     }
 
-    /// Starts an instance the way that `function` says and waits until it is ready; clones are made from what `template`
-    /// holds, which the first of them fills. Blocks. On failure nothing is left of it.
+    /// Whether this host's KVM runs stock Linux.
+    ///
+    /// # Errors
+    /// It does not, or there is none.
+    pub fn runs_linux(&self) -> anyhow::Result<()> {
+        let facts = self.runtime.kvm()?.probe().facts;
+        let is_complete = |(fact, value): &(String, String)| fact == "kvm" && value == "complete";
+        match facts.iter().any(is_complete) {
+            true => Ok(()),
+            false => anyhow::bail!("this host's KVM does not execute every instruction, as Linux needs"),
+        }
+    }
+
+    /// Starts an instance the way that `function` says and waits until it is ready. Blocks. On failure nothing is left of
+    /// it.
     ///
     /// # Errors
     /// What the SDK says, and what the guest said.
-    pub fn launch(&self, function: &FunctionSpec, template: &TemplateCell) -> Result<Instance, LaunchError> {
+    pub fn launch(self: &Arc<Self>, function: &Arc<FunctionSpec>, sources: &Sources) -> Result<Instance, LaunchError> {
         match function.start {
             StartStrategy::Cold | StartStrategy::Warm => self.boot(function),
-            StartStrategy::Fork => {
-                let template = template.get(|| Template::parent(self.boot(function)?))?;
-                self.clone_of(&template, function)
+            StartStrategy::Fork | StartStrategy::Restore => {
+                let template = self.template(function, &sources.template)?;
+                let place = self.clones_place(function, &template)?;
+                let _slot = self.slots.take();
+                let begin = Instant::now();
+                let clone = Prepared::new(self.clone_of(&template, place)?);
+                clone.run(function, &self.ready, begin)
             }
-            StartStrategy::Restore => {
-                let folder = self.snapshots.join(&function.name);
-                let template = template.get(|| Template::snapshot(self.boot(function)?, &folder))?;
-                self.clone_of(&template, function)
+            StartStrategy::Pool => {
+                let ready_made = sources.take(self, function)?;
+                let _slot = self.slots.take();
+                let begin = Instant::now();
+                let prepared = match ready_made {
+                    Some(prepared) => prepared,
+                    None => self.prepare(function, &sources.template)?,
+                };
+                prepared.run(function, &self.ready, begin)
             }
         }
     }
 
+    /// Makes a sandbox that only has to be let run: a clone where the guest and its wall allow that, a new one otherwise.
+    pub(super) fn prepare(&self, function: &FunctionSpec, template: &Lazy<Template>) -> Result<Prepared, LaunchError> {
+        if !function.can_be_cloned() {
+            return self.create(function, self.place(function)?).map(Prepared::new);
+        }
+        let template = self.template(function, template)?;
+        let place = self.clones_place(function, &template)?;
+        self.clone_of(&template, place).map(Prepared::new)
+    }
+
     fn boot(&self, function: &FunctionSpec) -> Result<Instance, LaunchError> {
-        let place = self.place(function)?;
-        let spec = self.spec(function, &place);
-        let _slot = self.slots.take();
-        let begin = Instant::now();
-        let created = self.runtime.create(&spec);
-        let sandbox: Arc<dyn Sandbox> = created.map_err(|error| LaunchError::new(&error, String::new()))?.into();
-        let up = self.bring_up(&*sandbox, function, place.address.ip());
-        Self::finish(sandbox, place, begin, up)
+        self.boot_in(function, self.place(function)?)
     }
 
-    /// A clone, which has an address of its own and no other difference.
-    fn clone_of(&self, template: &Template, function: &FunctionSpec) -> Result<Instance, LaunchError> {
-        let place = self.place(function)?;
-        let options = |id| RestoreOptions {
-            overrides: Overrides {
-                id,
-                networks: BTreeMap::from([(NETWORK.to_owned(), place.network_override())]),
-                ..Overrides::default()
-            },
-            start: true,
-            ..RestoreOptions::default()
-        };
+    fn boot_in(&self, function: &FunctionSpec, place: Place) -> Result<Instance, LaunchError> {
         let _slot = self.slots.take();
         let begin = Instant::now();
-        let cloned = match template {
-            Template::Snapshot(folder) => self.runtime.restore(folder, &options(Some(place.name.clone()))),
-            Template::Parent(parent) => fork(parent.as_ref(), &options(None)),
-        };
-        let Restored { sandbox, uniqueness } = cloned.map_err(|error| LaunchError::new(&error, String::new()))?;
-        let own_address = match uniqueness.address {
-            Given::NotGiven => Err(Error::unsupported(
-                "start",
-                "this guest cannot be told its new address, so that its clones all have the same: use cold or warm",
-            )),
-            _ => Ok(()),
-        };
-        Self::finish(sandbox.into(), place, begin, own_address)
+        let created = Prepared::new(self.create(function, place)?);
+        created.run(function, &self.ready, begin)
     }
 
-    /// An instance if `up`, and nothing otherwise.
-    fn finish(
-        sandbox: Arc<dyn Sandbox>,
-        place: Place,
-        begin: Instant,
-        up: sandbox::Result<()>,
-    ) -> Result<Instance, LaunchError> {
-        match up {
-            Ok(()) => Ok(Instance {
-                sandbox,
-                address: place.address,
-                connection: None,
-                initialisation: begin.elapsed(),
-                lease: place.lease,
-            }),
-            Err(error) => {
-                let error = LaunchError::new(&error, sandbox.console().tail(CONSOLE_LINES));
-                // The address must not be given to the next one while this one's tap has it.
-                let _ = sandbox.teardown().wait(TEARDOWN_PATIENCE);
-                Err(error)
+    fn create(&self, function: &FunctionSpec, place: Place) -> Result<Home, LaunchError> {
+        let created = self.runtime.create(&self.spec(function, &place));
+        let sandbox = created.map_err(|error| LaunchError::new(&error, String::new()))?.into();
+        Ok(Home { sandbox, place })
+    }
+
+    /// What clones of `function` are made from; the first one who asks boots it.
+    fn template(&self, function: &FunctionSpec, template: &Lazy<Template>) -> Result<Arc<Template>, LaunchError> {
+        let make = || {
+            let mut place = self.place(function)?;
+            let told = self.can_be_told(function)?;
+            if !told {
+                let number = self.counter.fetch_add(1, Ordering::Relaxed);
+                place.tap_name = Some(format!("ft{:x}t{number:x}", std::process::id()));
+            }
+            let instance = self.boot_in(function, place)?;
+            let addressing = match told {
+                true => Addressing::Told,
+                false => Addressing::translated(&instance.home.place)?,
+            };
+            match function.start {
+                StartStrategy::Restore => {
+                    Template::snapshot(&instance, addressing, &self.snapshots.join(&function.name))
+                }
+                _ => Template::parent(instance, addressing),
+            }
+        };
+        template.get(Template::is_sound, make)
+    }
+
+    /// Whether a clone's guest can be told another address than the original's.
+    fn can_be_told(&self, function: &FunctionSpec) -> Result<bool, LaunchError> {
+        let GuestSpec::Unikernel(guest) = &function.sandbox.guest else {
+            return Ok(false);
+        };
+        if guest.family != UnikernelFamily::Auto {
+            return Ok(guest.family == UnikernelFamily::Bare);
+        }
+        let identified = self.runtime.kvm().and_then(|kvm| kvm.identify(&function.sandbox));
+        let identified = identified.map_err(|error| LaunchError::new(&error, String::new()))?;
+        Ok(identified.family == UnikernelFamily::Bare)
+    }
+
+    fn clone_of(&self, template: &Template, place: Place) -> Result<Home, LaunchError> {
+        template.clone_into(&self.runtime, place)
+    }
+
+    fn clones_place(&self, function: &FunctionSpec, template: &Template) -> Result<Place, LaunchError> {
+        match template.addressing() {
+            Addressing::Told => self.place_of(function, &self.networks.micro_vms),
+            Addressing::Translated(known) => {
+                let bridge = &self.networks.containers;
+                let mut place = self.place_of(function, bridge)?;
+                let made = place.translate(bridge.network(), known);
+                made.map_err(|error| LaunchError::internal(&error))?;
+                Ok(place)
             }
         }
     }
 
     fn place(&self, function: &FunctionSpec) -> Result<Place, LaunchError> {
-        let addresses = match &function.sandbox.guest {
-            GuestSpec::Container(_) => &self.networks.containers,
-            _ => &self.networks.micro_vms,
-        };
+        match &function.sandbox.guest {
+            GuestSpec::Container(_) => self.place_of(function, &self.networks.containers),
+            _ => self.place_of(function, &self.networks.micro_vms),
+        }
+    }
+
+    fn place_of(&self, function: &FunctionSpec, addresses: &AddressPool) -> Result<Place, LaunchError> {
         let lease = addresses.lease().map_err(|error| LaunchError::internal(&error))?;
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        Ok(Place {
-            name: format!("{}-{number}", function.name),
-            address: SocketAddr::from((lease.guest().address(), function.port)),
-            lease,
-        })
-    }
-
-    fn bring_up(&self, sandbox: &dyn Sandbox, function: &FunctionSpec, guest: IpAddr) -> sandbox::Result<()> {
-        let patience = function.scale.start_wait();
-        match function.ready {
-            Readiness::Check => {
-                sandbox.start()?;
-                sandbox.wait_ready(patience)
-            }
-            Readiness::Post => {
-                // Listened for from before the start, so that nothing is said to nobody.
-                let awaited = self.ready.await_instance(guest);
-                sandbox.start()?;
-                let deadline = Instant::now() + patience;
-                loop {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    match awaited.ready.recv_timeout(left.min(GUEST_CHECK)) {
-                        Ok(()) => return Ok(()),
-                        Err(RecvTimeoutError::Disconnected) => return Err(Error::timeout("the instance's POST")),
-                        Err(RecvTimeoutError::Timeout) if left.is_zero() => {
-                            return Err(Error::timeout("the instance's POST"));
-                        }
-                        Err(RecvTimeoutError::Timeout) => sandbox.wait_ready(Duration::ZERO).or_else(still_running)?,
-                    }
-                }
-            }
-        }
-    }
-
-    /// A place on the bridge that all containers share.
-    fn container_network(&self, place: &Place) -> NetworkSpec {
-        NetworkSpec {
-            id: NETWORK.to_owned(),
-            bridge: Some(BridgeSpec {
-                name: BRIDGE.to_owned(),
-                subnet: Some(self.networks.containers.network().to_string()),
-                isolated: true,
-                ports: Vec::new(),
-            }),
-            guest_address: Some(place.lease.guest().to_string()),
-            ..NetworkSpec::default()
-        }
+        Ok(Place::new(format!("{}-{number}", function.name), function.port, lease))
     }
 
     fn spec(&self, function: &FunctionSpec, place: &Place) -> SandboxSpec {
         let mut spec = function.sandbox.clone();
-        let (host, guest) = (place.lease.host(), place.lease.guest());
+        let gateway = place.host().address();
         let values = Placeholders {
-            guest_address: guest.to_string(),
-            gateway: host.address().into(),
+            guest_address: place.guest().to_string(),
+            gateway: gateway.into(),
             instance: place.name.clone(),
-            ready_url: format!("http://{}:{}/ready", host.address(), self.ready_port),
+            ready_url: format!("http://{gateway}:{}/ready", self.ready_port),
         };
         values.fill(&mut spec);
         spec.id = Some(place.name.clone());
-        spec.networks = vec![match &spec.guest {
-            GuestSpec::Container(_) => self.container_network(place),
-            guest => micro_vm_network(guest, place),
-        }];
+        spec.networks = vec![place.network_spec(&spec.guest, self.networks.containers.network())];
         spec
-    }
-}
-
-/// A tap with a subnet of its own. Only a unikernel's family can be told its address by the SDK; others find it among
-/// the words of their documents.
-fn micro_vm_network(guest: &GuestSpec, place: &Place) -> NetworkSpec {
-    let can_be_told = matches!(guest, GuestSpec::Unikernel(_));
-    NetworkSpec {
-        id: NETWORK.to_owned(),
-        tap: place.tap(),
-        guest_address: can_be_told.then(|| place.lease.guest().to_string()),
-        gateway: can_be_told.then(|| place.lease.host().address()),
-        ..NetworkSpec::default()
-    }
-}
-
-/// Where an instance has its place: what only one at a time can have.
-struct Place {
-    name: String,
-    address: SocketAddr,
-    lease: AddressLease,
-}
-
-impl Place {
-    fn tap(&self) -> TapSpec {
-        TapSpec::Create {
-            name: None,
-            host_address: Some(self.lease.host().to_string()),
-        }
-    }
-
-    fn network_override(&self) -> NetworkOverride {
-        NetworkOverride {
-            tap: Some(self.tap()),
-            mac: None,
-            address: Some(self.lease.guest().to_string()),
-        }
-    }
-}
-
-/// One clone of a parent.
-fn fork(parent: Option<&Instance>, options: &RestoreOptions) -> sandbox::Result<Restored> {
-    let parent = parent.map(|parent| parent.sandbox().as_fork());
-    let Some(Some(parent)) = parent else {
-        return Err(Error::unsupported(
-            "start",
-            "this kind of sandbox cannot be forked: use cold or warm",
-        ));
-    };
-    let mut clones = parent.fork(1, options)?;
-    clones
-        .pop()
-        .ok_or_else(|| Error::new(ErrorKind::HostFailure, "a fork made no clone"))
-}
-
-/// A guest that is not ready is no failure, one that has ended is.
-fn still_running(error: Error) -> sandbox::Result<()> {
-    match error.kind() {
-        ErrorKind::Timeout => Ok(()),
-        _ => Err(error),
     }
 }
 

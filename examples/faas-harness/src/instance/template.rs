@@ -1,92 +1,151 @@
 //! What instances are cloned from: a first one that was booted once.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sandbox::SnapshotOptions;
-use sandbox::snapshot::AfterSnapshot;
+use sandbox::snapshot::{AfterSnapshot, Given, NetworkOverride, Overrides};
+use sandbox::spec::TapSpec;
+use sandbox::{Error, ErrorKind, RestoreOptions, Restored, Runtime, SnapshotOptions, State};
+use sandbox_net::{GuestNetwork, LinkControl};
 
-use super::{Instance, LaunchError};
+use super::place::NETWORK;
+use super::{Home, Instance, LaunchError, Place};
 
-/// The template of one function, made when the first instance is started.
-#[derive(Default)]
-pub struct TemplateCell {
-    state: Mutex<CellState>,
+/// What clones are made from.
+pub struct Template {
+    source: Source,
+    addressing: Addressing,
 }
 
-#[derive(Default)]
-enum CellState {
-    #[default]
-    Empty,
-    Made(Arc<Template>),
-    Closed,
-}
-
-/// What a clone is made from.
-pub(super) enum Template {
-    /// A running instance that is held still, for forks.
-    Parent(Option<Instance>),
+enum Source {
+    /// An instance that is held still, for forks.
+    Parent(Box<Instance>),
     /// A folder, for restores.
-    Snapshot(PathBuf),
+    Snapshot(Folder),
 }
 
-impl TemplateCell {
-    /// The template, made by `make` if there is none yet. Whoever comes meanwhile waits for it.
-    pub(super) fn get(
-        &self,
-        make: impl FnOnce() -> Result<Template, LaunchError>,
-    ) -> Result<Arc<Template>, LaunchError> {
-        let mut state = self.lock();
-        match &*state {
-            CellState::Made(template) => Ok(Arc::clone(template)),
-            CellState::Closed => Err(LaunchError::internal(&"the function is being removed")),
-            CellState::Empty => {
-                let template = Arc::new(make()?);
-                *state = CellState::Made(Arc::clone(&template));
-                Ok(template)
-            }
-        }
-    }
+/// How clones come to addresses of their own.
+pub(super) enum Addressing {
+    /// Their guests are told.
+    Told,
+    /// Their guests go on with the original's, each in a network of its own, and are reached by translation.
+    Translated(GuestNetwork),
+}
 
-    /// Gives the template up, for good. Blocks until the kernel has let go, unless a clone is just being made of it.
-    pub fn close(&self) {
-        let old = std::mem::replace(&mut *self.lock(), CellState::Closed);
-        drop(old);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CellState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Addressing {
+    /// That of a guest in `place` which cannot be told. Its tap has a name.
+    pub(super) fn translated(place: &Place) -> Result<Self, LaunchError> {
+        let tap = place.tap_name.as_deref().unwrap_or_default();
+        let state = LinkControl::open().and_then(|links| links.state(tap));
+        let state = state.map_err(|error| LaunchError::internal(&error))?;
+        Ok(Self::Translated(GuestNetwork {
+            gateway: place.host(),
+            gateway_mac: Some(state.mac),
+            guest: place.guest().address(),
+            mtu: None,
+        }))
     }
 }
 
 impl Template {
     /// Holds `instance` still.
-    pub(super) fn parent(instance: Instance) -> Result<Self, LaunchError> {
-        match instance.sandbox().pause() {
-            Ok(()) => Ok(Self::Parent(Some(instance))),
-            Err(error) => {
-                instance.give_back();
-                Err(LaunchError::internal(&error.report()))
-            }
-        }
+    pub(super) fn parent(instance: Instance, addressing: Addressing) -> Result<Self, LaunchError> {
+        let paused = instance.sandbox().pause();
+        paused.map_err(|error| LaunchError::new(&error, String::new()))?;
+        Ok(Self {
+            source: Source::Parent(Box::new(instance)),
+            addressing,
+        })
     }
 
     /// Writes `instance` into the new folder `folder` and ends it.
-    pub(super) fn snapshot(instance: Instance, folder: &Path) -> Result<Self, LaunchError> {
+    pub(super) fn snapshot(instance: &Instance, addressing: Addressing, folder: &Path) -> Result<Self, LaunchError> {
         let options = SnapshotOptions {
             after: AfterSnapshot::Stop,
             ..SnapshotOptions::default()
         };
-        let prepared = prepare(folder).map_err(|error| LaunchError::internal(&error));
-        let written = prepared.and_then(|()| {
-            let written = instance.sandbox().snapshot(folder, &options);
-            written.map_err(|error| LaunchError::internal(&error.report()))
-        });
-        instance.give_back();
-        written.map(|_| Self::Snapshot(folder.to_owned()))
+        prepare(folder).map_err(|error| LaunchError::internal(&error))?;
+        let written = instance.sandbox().snapshot(folder, &options);
+        written.map_err(|error| LaunchError::new(&error, String::new()))?;
+        Ok(Self {
+            source: Source::Snapshot(Folder(folder.to_owned())),
+            addressing,
+        })
     }
+
+    /// Whether clones can still be made of it: its process may have been killed, its folder removed.
+    pub(super) fn is_sound(&self) -> bool {
+        match &self.source {
+            Source::Parent(parent) => parent.sandbox().state() == State::Paused,
+            Source::Snapshot(folder) => folder.0.is_dir(),
+        }
+    }
+
+    /// How clones come to addresses of their own.
+    pub(super) fn addressing(&self) -> &Addressing {
+        &self.addressing
+    }
+
+    /// A clone in `place`, which does not run yet and has an address of its own and no other difference.
+    pub(super) fn clone_into(&self, runtime: &Runtime, place: Place) -> Result<Home, LaunchError> {
+        let failed = |error: &Error| LaunchError::new(error, String::new());
+        let descriptor = place.clone_network().map(|network| network.tap()).transpose();
+        let descriptor = descriptor.map_err(|error| LaunchError::internal(&error))?;
+        let network = match &descriptor {
+            Some(tap) => NetworkOverride {
+                tap: Some(TapSpec::Fd(tap.as_raw_fd())),
+                ..NetworkOverride::default()
+            },
+            None => NetworkOverride {
+                tap: Some(place.tap()),
+                mac: None,
+                address: Some(place.guest().to_string()),
+            },
+        };
+        let mut options = RestoreOptions {
+            overrides: Overrides {
+                networks: BTreeMap::from([(NETWORK.to_owned(), network)]),
+                ..Overrides::default()
+            },
+            ..RestoreOptions::default()
+        };
+        let cloned = match &self.source {
+            Source::Snapshot(folder) => {
+                options.overrides.id = Some(place.name.clone());
+                runtime.restore(&folder.0, &options)
+            }
+            Source::Parent(parent) => fork(parent, &options),
+        };
+        let Restored { sandbox, uniqueness } = cloned.map_err(|error| failed(&error))?;
+        let home = Home {
+            sandbox: sandbox.into(),
+            place,
+        };
+        match (&self.addressing, uniqueness.address) {
+            (Addressing::Told, Given::NotGiven) => Err(failed(&Error::unsupported(
+                "start",
+                "this guest cannot be told its new address, so that its clones all have the same: use cold or warm",
+            ))),
+            _ => Ok(home),
+        }
+    }
+}
+
+/// One clone of a parent.
+fn fork(parent: &Instance, options: &RestoreOptions) -> sandbox::Result<Restored> {
+    let Some(parent) = parent.sandbox().as_fork() else {
+        return Err(Error::unsupported(
+            "start",
+            "this kind of sandbox cannot be forked: use cold, warm or pool",
+        ));
+    };
+    let mut clones = parent.fork(1, options)?;
+    clones
+        .pop()
+        .ok_or_else(|| Error::new(ErrorKind::HostFailure, "a fork made no clone"))
 }
 
 /// Makes room for a snapshot: what an earlier run of the platform left there is of no use to this one.
@@ -98,19 +157,13 @@ fn prepare(folder: &Path) -> io::Result<()> {
     folder.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-impl Drop for Template {
+/// A snapshot that goes with its template.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
     fn drop(&mut self) {
-        match self {
-            Self::Parent(parent) => {
-                if let Some(parent) = parent.take() {
-                    parent.give_back();
-                }
-            }
-            Self::Snapshot(folder) => {
-                if let Err(error) = fs::remove_dir_all(&folder) {
-                    eprintln!("faas-harness: {} is left behind: {error}", folder.display());
-                }
-            }
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("faas-harness: {} is left behind: {error}", self.0.display());
         }
     }
 }

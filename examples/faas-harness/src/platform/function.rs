@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use sandbox::Sandbox;
 use tokio::sync::watch;
 
-use crate::function::FunctionSpec;
-use crate::instance::{Instance, LaunchError, Launcher, TemplateCell};
+use crate::function::{FunctionSpec, StartStrategy};
+use crate::instance::{Instance, LaunchError, Launcher, Sources};
 use crate::metrics::FunctionMetrics;
 use crate::pool::{Instances, Lease, Pool};
 
@@ -31,11 +31,14 @@ impl Function {
         let starter = Starter {
             spec: Arc::clone(&spec),
             launcher,
-            template: Arc::default(),
+            sources: Arc::default(),
             metrics: Arc::clone(&metrics),
             running: Mutex::default(),
             leaving,
         };
+        if spec.start == StartStrategy::Pool {
+            starter.stand_by();
+        }
         Self {
             pool: Pool::new(starter, spec.scale.clone(), spec.warm()),
             spec,
@@ -58,8 +61,8 @@ impl Function {
     pub(super) fn close(&self) {
         self.pool.close();
         let starter = self.pool.instances();
-        let template = Arc::clone(&starter.template);
-        starter.leave(move || template.close());
+        let sources = Arc::clone(&starter.sources);
+        starter.leave(move || sources.close());
     }
 
     /// Its counters.
@@ -79,6 +82,11 @@ impl Function {
             .values()
             .filter_map(|instance| instance.sandbox.upgrade())
             .collect()
+    }
+
+    /// How many sandboxes are ready to be let run.
+    pub fn standing_by(&self) -> usize {
+        self.pool.instances().sources.standing_by()
     }
 
     /// Where one of its instances serves, if there is one.
@@ -102,13 +110,27 @@ struct Running {
 pub struct Starter {
     spec: Arc<FunctionSpec>,
     launcher: Arc<Launcher>,
-    template: Arc<TemplateCell>,
+    sources: Arc<Sources>,
     metrics: Arc<FunctionMetrics>,
     running: Mutex<HashMap<String, Running>>,
     leaving: watch::Sender<usize>,
 }
 
 impl Starter {
+    /// Begins to make the sandboxes that stand by without running.
+    fn stand_by(&self) {
+        let (launcher, spec, sources) = (
+            Arc::clone(&self.launcher),
+            Arc::clone(&self.spec),
+            Arc::clone(&self.sources),
+        );
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = sources.stand_by(&launcher, &spec) {
+                eprintln!("faas-harness: nothing stands by for {:?}: {error}", spec.name);
+            }
+        });
+    }
+
     /// Gives something back on a thread that may block, and counts it until that is done.
     fn leave(&self, give_back: impl FnOnce() + Send + 'static) {
         let leaving = self.leaving.clone();
@@ -130,15 +152,15 @@ impl Instances for Starter {
 
     async fn start(&self) -> Result<Instance, LaunchError> {
         let (launcher, spec) = (Arc::clone(&self.launcher), Arc::clone(&self.spec));
-        let template = Arc::clone(&self.template);
-        let launched = tokio::task::spawn_blocking(move || launcher.launch(&spec, &template)).await;
+        let sources = Arc::clone(&self.sources);
+        let launched = tokio::task::spawn_blocking(move || launcher.launch(&spec, &sources)).await;
         let launched = launched.unwrap_or_else(|panic| Err(LaunchError::internal(&panic)));
         match &launched {
             Ok(instance) => {
                 self.metrics.started(instance.initialisation);
                 let running = Running {
                     sandbox: Arc::downgrade(instance.sandbox()),
-                    address: instance.address,
+                    address: instance.address(),
                 };
                 self.running().insert(instance.id().to_owned(), running);
             }
@@ -153,6 +175,6 @@ impl Instances for Starter {
 
     fn discard(&self, instance: Instance) {
         self.running().remove(instance.id());
-        self.leave(move || instance.give_back());
+        self.leave(move || drop(instance));
     }
 }

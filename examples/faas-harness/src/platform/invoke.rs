@@ -1,6 +1,8 @@
 //! One request through one instance.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{Function, InstanceLease, Platform};
 use crate::function::FunctionSpec;
@@ -22,6 +24,9 @@ use crate::pool::AcquireError;
 
 /// The longest time that a connection to an instance takes, which is on this very host.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an answer may still be read after its instance's guest has ended. All that it sent is on this host by then.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why a request was not answered by its function.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +51,12 @@ pub enum InvokeError {
     TimedOut(Duration),
 }
 
+type Lost = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
 /// What became of a try.
 enum Try {
-    Answered(Response<Incoming>),
+    /// The head of an answer; the future is over when nothing more can come.
+    Answered(Response<Incoming>, Lost),
     /// Nothing of the request has left: another instance may have it.
     Unsent(Box<Request<Body>>, InvokeError),
     Failed(InvokeError),
@@ -88,11 +96,11 @@ async fn invoke(
         let begin = Instant::now();
         let deadline = begin + function.spec().timeout();
         match send(&mut lease, request, deadline, function.spec()).await {
-            Try::Answered(answer) => {
+            Try::Answered(answer, lost) => {
                 let (mut head, body) = answer.into_parts();
                 headers::remove_hop_by_hop(&mut head.headers);
                 let metrics = Arc::clone(function.metrics());
-                let body = Answer::new(body, lease, deadline, move |whole| {
+                let body = Answer::new(body, lease, over(deadline, lost), move |whole| {
                     if whole {
                         metrics.executed(begin.elapsed());
                     }
@@ -105,6 +113,14 @@ async fn invoke(
             }
             Try::Unsent(_, error) | Try::Failed(error) => return Err(error),
         }
+    }
+}
+
+/// Is over with the reason when an answer's time is.
+async fn over(deadline: Instant, lost: Lost) -> &'static str {
+    tokio::select! {
+        () = sleep_until(deadline) => "the function's time is over",
+        () = lost => "the instance's guest has ended",
     }
 }
 
@@ -132,26 +148,45 @@ async fn send(lease: &mut InstanceLease, mut request: Request<Body>, deadline: I
         let error = InvokeError::Instance("its lease is over".to_owned());
         return Try::Unsent(Box::new(request), error);
     };
-    let mut connection = match connection(instance).await {
+    // A guest that is killed says nothing, and so does its network, which goes with it.
+    let mut lost: Lost = Box::pin(lost(instance));
+    let connected = tokio::select! {
+        connected = connection(instance) => connected,
+        () = &mut lost => Err(io::Error::other("its guest has ended")),
+    };
+    let mut connection = match connected {
         Ok(connection) => connection,
         Err(error) => {
-            let error = InvokeError::Instance(format!("cannot connect to {}: {error}", instance.address));
+            let error = InvokeError::Instance(format!("cannot connect to {}: {error}", instance.address()));
             return Try::Unsent(Box::new(request), error);
         }
     };
-    if let Ok(host) = HeaderValue::from_str(&instance.address.to_string()) {
+    if let Ok(host) = HeaderValue::from_str(&instance.address().to_string()) {
         request.headers_mut().insert(HOST, host);
     }
-    match timeout_at(deadline, connection.try_send_request(request)).await {
+    let answered = tokio::select! {
+        answered = timeout_at(deadline, connection.try_send_request(request)) => answered,
+        () = &mut lost => return Try::Failed(InvokeError::Instance("its guest has ended".to_owned())),
+    };
+    match answered {
         Ok(Ok(answer)) => {
             instance.connection = Some(connection);
-            Try::Answered(answer)
+            Try::Answered(answer, lost)
         }
         Ok(Err(mut failure)) => match failure.take_message() {
             Some(unsent) => Try::Unsent(Box::new(unsent), InvokeError::Instance(failure.error().to_string())),
             None => Try::Failed(failed(failure.error(), spec.max_body_bytes)),
         },
         Err(_) => Try::Failed(InvokeError::TimedOut(spec.timeout())),
+    }
+}
+
+/// Is over when nothing more can come from the instance.
+fn lost(instance: &Instance) -> impl Future<Output = ()> + Send + Sync + 'static {
+    let ended = instance.ended();
+    async move {
+        ended.await;
+        sleep(LAST_WORDS).await;
     }
 }
 
@@ -174,7 +209,7 @@ async fn connection(instance: &mut Instance) -> io::Result<SendRequest<Body>> {
     {
         return Ok(kept);
     }
-    let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(instance.address)).await??;
+    let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(instance.address())).await??;
     stream.set_nodelay(true)?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(async move {

@@ -5,7 +5,7 @@ mod invoke;
 mod store;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ impl Platform {
                 setup.networks,
                 ready.clone(),
                 setup.ready_port,
-                setup.state.join("snapshots"),
+                Self::snapshots(setup.state),
             )),
             builtins,
             ready,
@@ -95,9 +95,22 @@ impl Platform {
         Ok(platform)
     }
 
+    /// Where the platform whose state folder is `state` keeps snapshots, which are of no use to a later one.
+    pub fn snapshots(state: &Path) -> PathBuf {
+        state.join("snapshots")
+    }
+
     /// The functions that come with the harness.
     pub fn builtins(&self) -> &Builtins {
         &self.builtins
+    }
+
+    /// Whether this host's KVM runs stock Linux.
+    ///
+    /// # Errors
+    /// It does not, or there is none.
+    pub fn runs_linux(&self) -> anyhow::Result<()> {
+        self.launcher.runs_linux()
     }
 
     /// Instances that say themselves that they are ready.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
-use crate::support::{Answer, PATIENCE, Platform, in_namespace, interfaces};
+use crate::support::{Answer, PATIENCE, Platform, document, in_namespace, interfaces};
 
 #[test]
 fn a_cold_function_answers_and_its_instance_serves_the_next_request() {
@@ -24,10 +24,13 @@ fn a_cold_function_answers_and_its_instance_serves_the_next_request() {
 }
 
 #[test]
-fn a_hundred_requests_at_once_on_a_cold_function_are_all_answered() {
+fn a_hundred_cold_starts_at_once_all_answer() {
     in_namespace(|| {
         let platform = Platform::serve(&[]);
-        platform.deploy("burst", r#", "labels": {"com.openfaas.scale.max": "100"}"#);
+        // No instance serves a second request, so that each request has a cold start of its own.
+        let fields = r#", "scale": {"max": 100, "reuse": false, "queue_ms": 60000, "start_ms": 60000}"#;
+        let (_folder, document) = document("burst", "http-reply", "in_process", fields);
+        platform.deploy_document(&document);
         let address = platform.address;
         // The connections are there before the first request is sent.
         let streams: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -41,18 +44,41 @@ fn a_hundred_requests_at_once_on_a_cold_function_are_all_answered() {
                         .unwrap();
                     let mut answer = String::new();
                     stream.read_to_string(&mut answer).unwrap();
-                    answer.starts_with("HTTP/1.1 200")
+                    answer
                 })
             })
             .collect();
-        let good = clients
-            .into_iter()
-            .filter_map(|client| client.join().ok())
-            .filter(|good| *good);
-        assert_eq!(good.count(), 100);
+        for client in clients {
+            let answer = client.join().unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert!(answer.ends_with("\nrequest 1\n"), "{answer}");
+        }
+        let stats = platform.stats("burst");
+        assert_eq!(stats["initialisation"]["count"], 100, "{stats}");
+        let failures = "faas_instance_start_failures_total{function=\"burst\"} 0\n";
+        assert!(platform.get("/metrics").body.contains(failures));
         assert!(platform.end().success());
         assert_eq!(interfaces(), 1, "only lo is left");
     });
+}
+
+#[test]
+fn a_pool_has_sandboxes_ready_before_any_request_whatever_they_are() {
+    for isolation in ["in_process", "worker"] {
+        in_namespace(move || {
+            let platform = Platform::serve(&[]);
+            let fields = r#", "start": "pool", "scale": {"pool": 3}"#;
+            let (_folder, document) = document("pooled", "http-reply", isolation, fields);
+            platform.deploy_document(&document);
+            platform.wait_for("pooled", |stats| stats["standing_by"] == 3);
+            assert_eq!(platform.stats("pooled")["running"], 0, "{isolation}");
+            assert_eq!(platform.get("/function/pooled").status, 200, "{isolation}");
+            // What was taken is made again.
+            platform.wait_for("pooled", |stats| stats["standing_by"] == 3);
+            assert!(platform.end().success());
+            assert_eq!(interfaces(), 1, "{isolation}: only lo is left");
+        });
+    }
 }
 
 #[test]
@@ -121,7 +147,7 @@ fn warm_instances_stand_by_before_any_request() {
 
 #[test]
 fn clones_answer_each_at_an_address_of_its_own() {
-    for start in ["fork", "restore"] {
+    for start in ["fork", "restore", "pool"] {
         in_namespace(move || {
             let platform = Platform::serve(&[]);
             platform.deploy("clone", &format!(r#", "annotations": {{"sandbox.start": "{start}"}}"#));

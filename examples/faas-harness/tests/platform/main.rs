@@ -10,6 +10,11 @@
 )]
 
 mod bad_input;
+mod containers;
 mod deploying;
 mod invoking;
+mod killing;
+mod page;
+mod picture;
+mod processes;
 mod support;

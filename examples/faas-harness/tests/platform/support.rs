@@ -47,7 +47,8 @@ fn enter_namespace() -> Result<(), &'static str> {
     Ok(())
 }
 
-fn skip(reason: &str) {
+/// Says that the running test was skipped, and why.
+pub fn skip(reason: &str) {
     let thread = thread::current();
     let name = thread.name().unwrap_or("unnamed");
     eprintln!("skipped {name}: {reason}");
@@ -79,6 +80,23 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// A document of this harness around a guest of the project, and the folder of its image.
+pub fn document(name: &str, guest: &str, isolation: &str, fields: &str) -> (Folder, String) {
+    let folder = Folder::new();
+    sandbox_guests::write_to(folder.path()).unwrap();
+    let image = folder.path().join(guest).display().to_string();
+    let document = format!(
+        r#"{{"name": "{name}", "sandbox": {{"guest": {{"unikernel": {{"image": "{image}", "family": "bare"}}}},
+            "memory": 8388608, "isolation": "{isolation}", "ready": "boot_port"}}{fields}}}"#
+    );
+    (folder, document)
+}
+
+/// Whether the full number of rounds is wanted, which takes long.
+pub fn full_rounds() -> bool {
+    std::env::var_os("SANDBOX_TEST_ROUNDS").is_some_and(|rounds| rounds == "full")
 }
 
 /// A platform that runs.
@@ -169,6 +187,17 @@ impl Platform {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> libc::pid_t {
+        self.process.id() as libc::pid_t
+    }
+
+    /// Deploys a document of this harness.
+    pub fn deploy_document(&self, document: &str) {
+        let answer = self.post("/system/functions", document);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+
     /// Tells it to end, and waits until it has.
     pub fn end(mut self) -> ExitStatus {
         self.signal(libc::SIGTERM);
@@ -183,7 +212,7 @@ impl Platform {
 
     pub fn signal(&self, signal: libc::c_int) {
         // SAFETY: sends a signal to a child that was not waited for yet; no memory is touched.
-        assert_eq!(unsafe { libc::kill(self.process.id() as libc::pid_t, signal) }, 0);
+        assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }
 }
 
@@ -212,8 +241,13 @@ pub struct Answer {
 impl Answer {
     /// Sends these bytes and reads until the connection ends.
     pub fn to(address: SocketAddr, request: &[u8]) -> Self {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::within(address, request, PATIENCE)
+    }
+
+    /// The same with another patience.
+    pub fn within(address: SocketAddr, request: &[u8], patience: Duration) -> Self {
+        let mut stream = TcpStream::connect_timeout(&address, patience).unwrap();
+        stream.set_read_timeout(Some(patience)).unwrap();
         // A platform that refuses early need not read all of it.
         let _ = stream.write_all(request);
         let mut answer = Vec::new();

@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use super::programs::Program;
+use super::programs::{Built, Program};
 use super::report::ProgramRun;
 use super::{Plan, libtest, skips};
 use crate::host_kind::HostKind;
@@ -45,12 +45,7 @@ const TESTS_FAILED: u8 = 101;
 const KILLED: u8 = 128 + 9;
 
 /// Runs the programs and gives one result for each program in each host.
-pub(super) fn run(
-    workspace: &Workspace,
-    plan: &Plan,
-    programs: &[&Program],
-    helpers: &[PathBuf],
-) -> Result<Vec<ProgramRun>> {
+pub(super) fn run(workspace: &Workspace, plan: &Plan, programs: &[&Program], built: &Built) -> Result<Vec<ProgramRun>> {
     let scratch = Scratch::below(&workspace.target().join("kvm-host"), "tests")?;
     let mut pieces = Vec::new();
     for (number, program) in programs.iter().enumerate() {
@@ -62,6 +57,7 @@ pub(super) fn run(
             tests: parts::tests_of(plan, program)?,
         });
     }
+    let large = large_files(plan, built, &pieces, scratch.path())?;
     let hosts = thread::available_parallelism().map_or(1, usize::from).min(MOST_HOSTS);
     let parts = parts::divide(&pieces, hosts);
     println!("   {} hosts at a time", parts.len());
@@ -70,7 +66,11 @@ pub(super) fn run(
             .zip(&parts)
             .map(|(number, part)| {
                 let out = scratch.path().join(format!("out-{number}"));
-                scope.spawn(move || run_part(workspace, plan, part, helpers, &out))
+                let (helpers, large) = (&built.helpers, &large);
+                scope.spawn(move || {
+                    let large = if calls_functions(part) { &large[..] } else { &[] };
+                    run_part(workspace, plan, part, helpers, large, &out)
+                })
             })
             .collect();
         let mut runs = Vec::new();
@@ -91,6 +91,7 @@ fn run_part(
     plan: &Plan,
     pieces: &[Piece<'_>],
     helpers: &[PathBuf],
+    large: &[(PathBuf, PathBuf)],
     out: &Path,
 ) -> Result<Vec<ProgramRun>> {
     let mut host = HostRun::new(vec!["/bin/sh".into(), SCRIPT.into()]);
@@ -114,11 +115,15 @@ fn run_part(
         .chain(&programs)
         .chain(&plan.carried)
         .map(|file| (file, file));
-    host.carried
-        .extend(copies.chain(as_they_are).map(|(source, destination)| Carried::Path {
-            source: source.clone(),
-            destination: destination.clone(),
-        }));
+    host.carried.extend(
+        copies
+            .chain(as_they_are)
+            .chain(large.iter().map(|(from, to)| (from, to)))
+            .map(|(source, destination)| Carried::Path {
+                source: source.clone(),
+                destination: destination.clone(),
+            }),
+    );
 
     let transcript = Transcript::new(pieces);
     let ending = kvm_host::run(workspace, &host, transcript.clone(), transcript.clone())?;
@@ -140,6 +145,25 @@ fn run_part(
         });
     }
     Ok(runs)
+}
+
+fn calls_functions(pieces: &[Piece<'_>]) -> bool {
+    pieces
+        .iter()
+        .any(|piece| piece.program.calls_functions() && !piece.tests.is_empty())
+}
+
+/// What only the tests of the papers' functions need, with its place in the host: the functions and their platform.
+fn large_files(plan: &Plan, built: &Built, pieces: &[Piece<'_>], scratch: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let (Some(functions), Some(platform)) = (&plan.functions, &built.platform) else {
+        return Ok(Vec::new());
+    };
+    if !calls_functions(pieces) {
+        return Ok(Vec::new());
+    }
+    let copy = scratch.join("platform");
+    strip_debug_information(platform, &copy)?;
+    Ok(vec![(functions.clone(), functions.clone()), (copy, platform.clone())])
 }
 
 /// Makes a copy of a program that is small enough to be unpacked at every start.
@@ -187,6 +211,7 @@ mod tests {
             filter: None,
             environment: Vec::new(),
             carried: Vec::new(),
+            functions: None,
             program_limit: Duration::from_secs(5),
             emulated_limit: Duration::from_secs(50),
         };

@@ -168,6 +168,7 @@ mod tests {
             filter: None,
             environment: Vec::new(),
             carried: Vec::new(),
+            functions: None,
             program_limit: Duration::from_secs(5),
             emulated_limit: Duration::from_secs(50),
         };

@@ -1,0 +1,186 @@
+//! Processes that are killed without warning: those of instances, and the platform's own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::processes::{Holdings, children};
+use crate::support::{Answer, Folder, PATIENCE, Platform, document, full_rounds, in_namespace, interfaces};
+
+const CLIENTS: usize = 8;
+const REQUEST: &[u8] = b"GET /function/victim HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+fn kill(pid: libc::pid_t) {
+    // A process that has gone meanwhile is just as good.
+    // SAFETY: sends a signal; no memory is touched.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+/// Numbers that look random; the same seed gives the same ones.
+struct Random(u64);
+
+impl Random {
+    /// Below `bound`, by xorshift.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Kills one of the platform's children at random times until it is told to stop; gives how many.
+fn kill_at_random(platform: libc::pid_t, stop: &AtomicBool) -> usize {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut killed = 0;
+    while !stop.load(Ordering::SeqCst) {
+        // The random time is what is tested.
+        thread::sleep(Duration::from_micros(random.below(20_000)));
+        let children = children(platform);
+        if !children.is_empty() {
+            kill(children[random.below(children.len() as u64) as usize]);
+            killed += 1;
+        }
+    }
+    killed
+}
+
+#[test]
+fn no_request_is_lost_without_an_error_while_instances_are_killed_at_random() {
+    in_namespace(|| {
+        let invocations = if full_rounds() { 10_000 } else { 1_000 };
+        let platform = Platform::serve(&[]);
+        let fields = r#", "scale": {"max": 6, "idle_ms": 1, "queue_ms": 30000}"#;
+        let (_folder, document) = document("victim", "http-reply", "worker", fields);
+        platform.deploy_document(&document);
+        assert_eq!(platform.get("/function/victim").status, 200);
+        platform.wait_for("victim", |stats| stats["running"] == 0);
+        let pid = platform.pid();
+        let settled = settled_holdings(pid, None);
+
+        let (stop, left) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(invocations)),
+        );
+        let killer = {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || kill_at_random(pid, &stop))
+        };
+        let address = platform.address;
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let left = Arc::clone(&left);
+                thread::spawn(move || {
+                    let mut good = 0;
+                    let one = |left: usize| left.checked_sub(1);
+                    while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one).is_ok() {
+                        // Panics where there is no answer at all.
+                        let answer = Answer::to(address, REQUEST);
+                        match answer.status {
+                            200 => {
+                                assert!(answer.body.starts_with("hello from http-reply\nrequest "), "{answer:?}");
+                                good += 1;
+                            }
+                            502..=504 => assert!(!answer.reason().is_empty()),
+                            _ => panic!("{answer:?}"),
+                        }
+                    }
+                    good
+                })
+            })
+            .collect();
+        let good: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        stop.store(true, Ordering::SeqCst);
+        let killed = killer.join().unwrap();
+        println!("{invocations} invocations, {good} answered by the function, {killed} kills");
+        assert!(killed > 0 && good > 0, "{killed} kills, {good} good answers");
+        let answered = platform.stats("victim")["invocations"].as_u64().unwrap();
+        assert_eq!(answered, invocations as u64 + 1, "every request was answered");
+
+        // Nobody is killed any more: all is well again once the last death is known.
+        platform.wait_for("victim", |stats| stats["running"] == 0);
+        for _ in 0..20 {
+            assert_eq!(platform.get("/function/victim").status, 200);
+        }
+        platform.wait_for("victim", |stats| stats["running"] == 0);
+        assert_eq!(settled_holdings(pid, Some(&settled)), settled);
+        assert!(platform.end().success());
+        assert_eq!(interfaces(), 1, "only lo is left");
+    });
+}
+
+/// What the platform holds once its last instance is given back: what is `expected`, or what it holds when it has no
+/// child any more.
+fn settled_holdings(pid: libc::pid_t, expected: Option<&Holdings>) -> Holdings {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let holdings = Holdings::of(pid);
+        let is_settled = match expected {
+            Some(expected) => holdings == *expected,
+            None => holdings.children == 0 && holdings.interfaces == 1,
+        };
+        if is_settled || Instant::now() > deadline {
+            return holdings;
+        }
+        // The kernel tells nobody when it has let go.
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn sandboxes_that_are_killed_while_they_stand_by_are_not_used() {
+    in_namespace(|| {
+        let platform = Platform::serve(&[]);
+        let fields = r#", "start": "pool", "scale": {"pool": 3}"#;
+        let (_folder, document) = document("victim", "http-reply", "worker", fields);
+        platform.deploy_document(&document);
+        platform.wait_for("victim", |stats| stats["standing_by"] == 3);
+        for child in children(platform.pid()) {
+            kill(child);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        // A death is known a moment later; until then a request may still meet it, and is told.
+        while Answer::to(platform.address, REQUEST).status != 200 {
+            assert!(Instant::now() < deadline);
+        }
+    });
+}
+
+#[test]
+fn what_a_killed_platform_leaves_is_gone_or_swept_by_the_next() {
+    in_namespace(|| {
+        let folder = Folder::new();
+        let state = ["--state", folder.path().to_str().unwrap()];
+        let platform = Platform::serve(&state);
+        for (name, isolation, start) in [
+            ("worker", "worker", "cold"),
+            ("restored", "in_process", "restore"),
+            ("forked", "in_process", "fork"),
+        ] {
+            let (_images, document) = document(name, "http-reply", isolation, &format!(r#", "start": "{start}""#));
+            platform.deploy_document(&document);
+            assert_eq!(platform.get(&format!("/function/{name}")).status, 200, "{name}");
+        }
+        let snapshots = folder.path().join("snapshots");
+        assert!(snapshots.join("restored").is_dir());
+        let workers = children(platform.pid());
+        assert!(!workers.is_empty());
+        platform.kill();
+        let deadline = Instant::now() + PATIENCE;
+        while workers
+            .iter()
+            .any(|worker| Path::new(&format!("/proc/{worker}")).exists())
+            || interfaces() > 1
+        {
+            assert!(Instant::now() < deadline, "workers or taps outlive their platform");
+            thread::sleep(Duration::from_millis(10));
+        }
+
+        let platform = Platform::serve(&state);
+        assert!(!snapshots.exists(), "a snapshot of the dead one is still there");
+        assert_eq!(platform.get("/system/functions").json().as_array().unwrap().len(), 3);
+        assert!(platform.end().success());
+    });
+}
