@@ -100,6 +100,11 @@ impl FunctionMetrics {
         }
     }
 
+    /// The last times from the SDK's call to a ready instance.
+    pub fn initialisations(&self) -> Vec<Duration> {
+        self.lock().initialisation.last.iter().copied().collect()
+    }
+
     /// Forgets all times, so that an experiment begins anew.
     pub fn forget_times(&self) {
         let mut inner = self.lock();

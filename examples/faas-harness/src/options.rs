@@ -17,8 +17,9 @@ usage: faas-harness serve [OPTIONS]   run the platform until SIGTERM or SIGINT
        faas-harness demo [OPTIONS]    the same, with the function `hello` deployed
        faas-harness bench [EXPERIMENT...] [OPTIONS]
                                       measure the papers' experiments with `hello` and the functions of --functions:
-                                      overhead, cold-start, warm, start-cost, idle-cost, memory, burst, requests,
-                                      throughput; all of them if none is named
+                                      artefact, overhead, cold-start, cold-against-warm, warm, start-cost,
+                                      idle-cost, memory, burst, initialisation, warm-burst, answered, requests,
+                                      requests-wrk, throughput; all of them if none is named
 
 options:
   --listen ADDRESS:PORT   where to listen [127.0.0.1:8080]
@@ -30,9 +31,13 @@ options:
 
 options of bench:
   --out FOLDER            where results go, and where a run that was cut short goes on [faas-results]
-  --only TEXT             functions whose name contains this [all]
+  --only TEXT[,TEXT]      functions whose name contains one of these [all]
   --rounds N              how often each measurement is repeated [20]
   --instances N           the largest number of instances at a time [100]
+  --clients N             the largest number of clients of one instance [4096]
+  --quick                 3 rounds, 10 instances, 16 clients, unless options behind it say otherwise
+  --whole-host            nothing else runs here: count all processor time of this host
+  --place TEXT            the kind of host, for readers of the results [kvm]
 ";
 
 /// What is to be done.
@@ -95,6 +100,10 @@ impl Options {
                 Long("only") => options.plan.only = parser.value()?.string()?,
                 Long("rounds") => options.plan.rounds = parser.value()?.parse()?,
                 Long("instances") => options.plan.instances = parser.value()?.parse()?,
+                Long("clients") => options.plan.clients = parser.value()?.parse()?,
+                Long("quick") => options.plan.shorten(),
+                Long("whole-host") => options.plan.whole_host = true,
+                Long("place") => options.plan.place = parser.value()?.string()?,
                 Long("help") => command = Some(Command::Help),
                 Value(word) if command.is_none() => {
                     command = Some(match word.to_str() {

@@ -2,6 +2,7 @@
 //! emulated host, where processor time is a count of instructions.
 
 mod before_run;
+mod papers;
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,11 +22,14 @@ use crate::workspace::Workspace;
 
 /// What `cargo xtask help` says about it.
 pub(crate) const USAGE: &str = "\
-bench NAME [OPTIONS]             measure: cold-start, containers, snapshot, data-path or c-abi
+bench NAME [OPTIONS]             measure: cold-start, containers, snapshot, data-path, c-abi or papers
     --json FILE         write one JSON object per line
     --rounds N          rounds on this machine (default 30); a fifth of it in the emulated host
     --native-only       leave the emulated host out
-    --emulated-only     leave this machine's own KVM out";
+    --emulated-only     leave this machine's own KVM out
+    --quick             papers: in minutes
+    --only TEXT[,TEXT]  papers: functions whose name contains one of these
+    --experiments A,B   papers: these experiments instead of all";
 
 const PACKAGES: [Package; 3] = [
     Package {
@@ -65,11 +69,15 @@ const JSON_NAME: &str = "bench.json";
 /// Names the program of worker processes.
 const WORKER_VARIABLE: &str = "SANDBOX_WORKER";
 
+#[derive(Clone)]
 struct Options {
     name: String,
     rounds: usize,
     native: bool,
     emulated: bool,
+    quick: bool,
+    only: Option<String>,
+    experiments: Vec<String>,
     json: Option<PathBuf>,
 }
 
@@ -85,6 +93,9 @@ struct Programs {
 /// Measures what the arguments name.
 pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<ExitCode> {
     let options = parse(arguments)?;
+    if options.name == "papers" {
+        return papers::run(workspace, &options);
+    }
     packages::ensure(&PACKAGES)?;
     let programs = build(workspace)?;
     let json = workspace.target().join("bench").join(JSON_NAME);
@@ -134,7 +145,9 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
                 emulated(workspace, &programs, "c-abi", &options, &json)?;
             }
         }
-        other => bail!("there is no bench {other}; there are cold-start, containers, snapshot, data-path and c-abi"),
+        other => {
+            bail!("there is no bench {other}; there are cold-start, containers, snapshot, data-path, c-abi and papers")
+        }
     }
     if let Some(target) = &options.json {
         fs::copy(&json, target).with_context(|| format!("cannot write {}", target.display()))?;
@@ -148,6 +161,9 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Options> {
         rounds: 30,
         native: true,
         emulated: true,
+        quick: false,
+        only: None,
+        experiments: Vec::new(),
         json: None,
     };
     while let Some(argument) = arguments.next()? {
@@ -156,6 +172,12 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Options> {
             Long("rounds") => options.rounds = arguments.value()?.parse()?,
             Long("native-only") => options.emulated = false,
             Long("emulated-only") => options.native = false,
+            Long("quick") => options.quick = true,
+            Long("only") => options.only = Some(arguments.value()?.string()?),
+            Long("experiments") => {
+                let list = arguments.value()?.string()?;
+                options.experiments = list.split(',').map(str::to_owned).collect();
+            }
             Value(name) if options.name.is_empty() => options.name = name.string()?,
             other => return Err(other.unexpected().into()),
         }

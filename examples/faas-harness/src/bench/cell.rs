@@ -15,6 +15,8 @@ pub struct Cell {
     pub experiment: Experiment,
     /// With which function.
     pub function: String,
+    /// Behind which wall: a runtime, or where the micro-VM lives.
+    pub home: String,
     /// How its instances come to life.
     pub start: StartStrategy,
 }

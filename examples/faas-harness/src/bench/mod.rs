@@ -18,12 +18,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use sandbox::spec::{GuestSpec, Isolation};
 
 use crate::function::{FunctionSpec, StartStrategy};
 use crate::platform::Platform;
 use cell::{Cell, Outcome};
 pub use experiments::Experiment;
+use processor_time::ProcessorClock;
 use results::Results;
 
 /// What is measured, and how often.
@@ -37,8 +39,29 @@ pub struct Plan {
     pub rounds: usize,
     /// The largest number of instances at a time.
     pub instances: u32,
+    /// The largest number of clients of one instance, which grows by powers of two from one.
+    pub clients: u32,
+    /// Requests of a measurement by `hey`.
+    pub requests: usize,
+    /// Seconds of a measurement by `wrk`.
+    pub seconds: u32,
+    /// Whether nothing else runs on this host, so that its processor time is that of the experiments.
+    pub whole_host: bool,
+    /// What kind of host this is, for readers of the results.
+    pub place: String,
     /// Where results and reports go.
     pub out: PathBuf,
+}
+
+impl Plan {
+    /// Makes it so short that all of it is seen within minutes.
+    pub fn shorten(&mut self) {
+        self.rounds = 3;
+        self.instances = 10;
+        self.clients = 16;
+        self.requests = 512;
+        self.seconds = 1;
+    }
 }
 
 impl Default for Plan {
@@ -48,6 +71,12 @@ impl Default for Plan {
             only: String::new(),
             rounds: 20,
             instances: 100,
+            clients: 4096,
+            // As in the edge paper.
+            requests: 1 << 15,
+            seconds: 5,
+            whole_host: false,
+            place: "kvm".to_owned(),
             out: PathBuf::from("faas-results"),
         }
     }
@@ -60,6 +89,10 @@ pub struct Laboratory {
     address: SocketAddr,
     rounds: usize,
     instances: u32,
+    clients: u32,
+    requests: usize,
+    seconds: u32,
+    whole_host: bool,
 }
 
 /// Measures what `plan` says with the functions that are deployed, and writes the reports.
@@ -73,10 +106,14 @@ pub async fn run(platform: Arc<Platform>, address: SocketAddr, plan: &Plan) -> R
         address,
         rounds: plan.rounds,
         instances: plan.instances,
+        clients: plan.clients,
+        requests: plan.requests,
+        seconds: plan.seconds,
+        whole_host: plan.whole_host,
     };
     let cells = laboratory.cells(plan);
     for (number, cell) in cells.iter().enumerate() {
-        print!("[{}/{}] {cell}: ", number + 1, cells.len());
+        print!("{} {cell}: ", progress(number + 1, cells.len()));
         std::io::stdout().flush()?;
         if results.has(cell) {
             println!("measured before");
@@ -86,9 +123,19 @@ pub async fn run(platform: Arc<Platform>, address: SocketAddr, plan: &Plan) -> R
         println!("{outcome}");
         results.add(cell.clone(), outcome)?;
     }
-    report::write(&plan.out, results.all())?;
+    report::write(&plan.out, &plan.place, results.all())?;
+    for line in report::ratios(&results.all()) {
+        println!("{line}");
+    }
     println!("results, tables and plots: {}", plan.out.display());
     Ok(())
+}
+
+/// How far a run is, as a bar.
+fn progress(number: usize, all: usize) -> String {
+    const WIDTH: usize = 20;
+    let done = number * WIDTH / all.max(1);
+    format!("[{}{}] {number}/{all}", "#".repeat(done), ".".repeat(WIDTH - done))
 }
 
 impl Laboratory {
@@ -99,13 +146,15 @@ impl Laboratory {
         let mut cells = Vec::new();
         for experiment in Experiment::ALL.iter().filter(wanted) {
             for function in functions.iter().map(|function| function.spec()) {
-                if !function.name.contains(&plan.only) || !experiment.is_for(&function.name) {
+                let mut only = plan.only.split(',');
+                if !only.any(|only| function.name.contains(only)) || !experiment.is_for(&function.name) {
                     continue;
                 }
                 for start in experiment.strategies() {
                     cells.push(Cell {
                         experiment: *experiment,
                         function: function.name.clone(),
+                        home: home(function),
                         start: *start,
                     });
                 }
@@ -121,10 +170,33 @@ impl Laboratory {
         }
     }
 
+    /// The function of `cell` as it was deployed.
+    fn spec(&self, cell: &Cell) -> Result<FunctionSpec> {
+        let function = self.platform.function(&cell.function);
+        Ok(function.context("the function has gone")?.spec().clone())
+    }
+
+    /// The clock by which the processor time of the instances of `cell` is known.
+    fn processor_clock(&self, cell: &Cell) -> Result<ProcessorClock> {
+        let spec = self.spec(cell)?;
+        let is_own = matches!(spec.sandbox.guest, GuestSpec::Linux(_) | GuestSpec::Unikernel(_))
+            && spec.sandbox.isolation == Isolation::InProcess;
+        match (self.whole_host, is_own) {
+            (true, _) => Ok(ProcessorClock::Host),
+            (false, true) => Ok(ProcessorClock::Process),
+            (false, false) => bail!(
+                "its processes are not this one's own, so that their time is only known where nothing else runs: in the \
+                 emulated host, or with --whole-host"
+            ),
+        }
+    }
+
     /// Deploys the function of `cell` anew, under a name of its own, changed by `change`. Dropping the answer removes it.
     fn deploy(&self, cell: &Cell, change: impl FnOnce(&mut FunctionSpec)) -> Result<Deployed<'_>> {
-        let function = self.platform.function(&cell.function);
-        let mut spec = function.context("the function has gone")?.spec().clone();
+        let mut spec = self.spec(cell)?;
+        if matches!(spec.sandbox.guest, GuestSpec::Linux(_)) {
+            self.platform.runs_linux()?;
+        }
         spec.name = format!("bench-{}", cell.experiment.name());
         spec.start = cell.start;
         spec.scale.max = self.instances;
@@ -141,6 +213,15 @@ impl Laboratory {
             platform: &self.platform,
             name,
         })
+    }
+}
+
+/// Behind which wall a function's instances are.
+fn home(function: &FunctionSpec) -> String {
+    match (&function.sandbox.guest, function.sandbox.isolation) {
+        (GuestSpec::Container(container), _) => container.runtime.clone(),
+        (_, Isolation::InProcess) => "in_process".to_owned(),
+        (_, Isolation::Worker) => "worker".to_owned(),
     }
 }
 
@@ -170,4 +251,9 @@ impl Drop for Deployed<'_> {
 }
 
 /// Ways of starting an instance that experiments compare.
-const ALL_STRATEGIES: &[StartStrategy] = &[StartStrategy::Cold, StartStrategy::Fork, StartStrategy::Restore];
+const ALL_STRATEGIES: &[StartStrategy] = &[
+    StartStrategy::Cold,
+    StartStrategy::Fork,
+    StartStrategy::Restore,
+    StartStrategy::Pool,
+];

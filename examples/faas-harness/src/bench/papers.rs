@@ -25,7 +25,7 @@ const fn published(experiment: Experiment, what: &'static str, x: u32, value: f6
 
 /// "Are Unikernels Ready for Serverless on the Edge?", sections 3 and 4: an Intel i5-1135G7 with 8 logical processors
 /// and 64 GiB. The no-op function in Go; medians of its data where they are known, means as printed otherwise.
-pub const EDGE: &[Published] = &[
+const EDGE: &[Published] = &[
     published(Experiment::Overhead, "their harness, mean", 0, 0.9),
     published(Experiment::ColdStart, "Nanos on Firecracker", 0, 110.0),
     published(Experiment::ColdStart, "OSv on Firecracker", 0, 110.0),
@@ -59,4 +59,29 @@ pub const EDGE: &[Published] = &[
     published(Experiment::Requests, "Linux, its best", 0, 24_621.0),
     published(Experiment::Throughput, "Nanos", 0, 271.0),
     published(Experiment::Throughput, "runsc, about", 0, 180.0),
+    published(Experiment::IdleCost, "runsc, thousands of instructions", 0, 50.0),
+    published(Experiment::IdleCost, "Linux, thousands of instructions", 0, 80.0),
+    published(Experiment::IdleCost, "Nanos, thousands of instructions", 0, 250.0),
+    published(Experiment::IdleCost, "OSv, thousands of instructions", 0, 9000.0),
+    published(Experiment::RequestsWrk, "OSv, its best, by hey", 0, 44_793.0),
 ];
+
+/// "Exploring Unikernels for Serverless Computing", chapter 5: two processors with 24 cores each and 64 GB. Its other
+/// figures have no numbers in the text.
+const THESIS: &[Published] = &[
+    published(Experiment::Memory, "thesis: Firecracker, per instance", 1, 43.0),
+    published(Experiment::Memory, "thesis: runc, per instance", 1, 11.0),
+];
+
+/// "Sandboxing Functions for Efficient and Secure Multi-tenant Serverless Deployments", section 6: an AMD EPYC 7502P with
+/// 128 GB, Kubernetes and Knative before the sandboxes.
+const URUNC: &[Published] = &[
+    published(Experiment::ColdStart, "urunc and runc by Knative, p99", 0, 1250.0),
+    published(Experiment::ColdStart, "other sandboxes by Knative, p99", 0, 2230.0),
+    published(Experiment::Answered, "urunc and runc, about", 500, 90.0),
+];
+
+/// All values of all papers.
+pub fn all() -> impl Iterator<Item = &'static Published> {
+    EDGE.iter().chain(THESIS).chain(URUNC)
+}

@@ -82,6 +82,7 @@ mod tests {
         Cell {
             experiment: Experiment::ColdStart,
             function: function.to_owned(),
+            home: "runc".to_owned(),
             start: StartStrategy::Cold,
         }
     }

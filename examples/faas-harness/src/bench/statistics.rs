@@ -14,6 +14,8 @@ pub struct Statistics {
     pub median: f64,
     /// 95 % of them are below.
     pub p95: f64,
+    /// 99 % of them are below.
+    pub p99: f64,
     /// Their mean.
     pub mean: f64,
     /// Half the width of the mean's 95 % confidence interval, by the normal approximation.
@@ -36,11 +38,18 @@ impl Statistics {
         Self {
             n,
             median: (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0,
-            p95: sorted[((n as f64 * 0.95).ceil() as usize).clamp(1, n) - 1],
+            p95: percentile(&sorted, 0.95),
+            p99: percentile(&sorted, 0.99),
             mean,
             confidence: NORMAL_95 * (variance / n as f64).sqrt(),
         }
     }
+}
+
+/// The nearest rank of sorted samples, of which there is at least one.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
 #[cfg(test)]
@@ -51,7 +60,8 @@ mod tests {
     fn the_summary_is_that_of_the_samples() {
         let samples: Vec<f64> = (1..=100).rev().map(f64::from).collect();
         let statistics = Statistics::of(&samples);
-        assert_eq!((statistics.n, statistics.median, statistics.p95), (100, 50.5, 95.0));
+        assert_eq!((statistics.n, statistics.median), (100, 50.5));
+        assert_eq!((statistics.p95, statistics.p99), (95.0, 99.0));
         assert!((statistics.mean - 50.5).abs() < 1e-9);
         assert!((statistics.confidence - 5.686_3).abs() < 1e-3);
     }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::single;
 use crate::bench::Laboratory;
 use crate::bench::cell::{Cell, Point};
-use crate::bench::processor_time::processor_time;
+use crate::bench::processor_time::ProcessorClock;
 
 /// Idle instances among which the cost of one is divided: one alone costs too little to be measured.
 const IDLE_INSTANCES: u32 = 10;
@@ -21,12 +21,13 @@ const MEMORY_STEP: u32 = 10;
 
 /// Microseconds of processor time of one idle instance within a second, without what the platform itself takes.
 pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
+    let clock = laboratory.processor_clock(cell)?;
     let count = IDLE_INSTANCES.min(laboratory.instances);
     let function = laboratory.deploy(cell, |_| {})?;
-    let empty = watch(laboratory.rounds).await?;
+    let empty = watch(clock, laboratory.rounds).await?;
     boot(&function, count).await?;
     sleep(SETTLING).await;
-    let inhabited = watch(laboratory.rounds).await?;
+    let inhabited = watch(clock, laboratory.rounds).await?;
     let platform = empty.iter().sum::<f64>() / empty.len() as f64;
     let samples = inhabited
         .iter()
@@ -36,13 +37,13 @@ pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Poi
 }
 
 /// Processor time of some seconds, in microseconds.
-async fn watch(seconds: usize) -> Result<Vec<f64>> {
+async fn watch(clock: ProcessorClock, seconds: usize) -> Result<Vec<f64>> {
     let mut samples = Vec::new();
     for _ in 0..seconds {
-        let before = processor_time()?;
+        let before = clock.now()?;
         // Nothing happens that could be waited for: that is what is measured.
         sleep(WATCHING).await;
-        samples.push((processor_time()?.saturating_sub(before)).as_secs_f64() * 1e6);
+        samples.push((clock.now()?.saturating_sub(before)).as_secs_f64() * 1e6);
     }
     Ok(samples)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -14,64 +14,100 @@ use crate::bench::cell::{Cell, Point};
 use crate::bench::client::{self, Connection};
 use crate::bench::{Deployed, Laboratory};
 
-/// Requests of one measurement, as in the edge paper.
-const REQUESTS: usize = 1 << 15;
-/// The most clients, which grow by powers of two from one.
-const MOST_CLIENTS: u32 = 4096;
 /// Clients that fetch the file at the same time, as in the edge paper.
 const FILE_CLIENTS: usize = 4;
 /// Fetches of the file for each client and round.
 const FETCHES: usize = 5;
 
-/// Requests a second, by the load generator `hey`.
-pub(super) async fn requests(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
+/// A program of Debian's that makes requests as fast as it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Generator {
+    /// Makes a number of requests.
+    Hey,
+    /// Makes requests for a time.
+    Wrk,
+}
+
+/// Requests a second, for a growing number of clients.
+pub(super) async fn requests(laboratory: &Laboratory, cell: &Cell, generator: Generator) -> Result<Vec<Point>> {
     let function = laboratory.deploy(cell, |spec| spec.scale.max = 1)?;
     let address = instance(laboratory, &function).await?;
     let mut series = Vec::new();
     let mut clients = 1;
-    while clients <= MOST_CLIENTS {
-        series.push(Point {
-            x: clients,
-            samples: vec![
-                hey(address, clients)
-                    .await
-                    .with_context(|| format!("with {clients} clients"))?,
-            ],
-        });
+    while clients <= laboratory.clients {
+        let rate = match generator {
+            Generator::Hey => hey(address, clients, laboratory.requests).await,
+            Generator::Wrk => wrk(address, clients, laboratory.seconds).await,
+        };
+        match rate {
+            Ok(rate) => series.push(Point {
+                x: clients,
+                samples: vec![rate],
+            }),
+            // What an instance cannot serve any more is where its line ends.
+            Err(error) if !series.is_empty() => {
+                eprintln!("faas-harness: {cell}: with {clients} clients: {error:#}");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
         clients *= 2;
     }
     Ok(series)
 }
 
 /// Runs `hey` and reads its summary.
-async fn hey(address: SocketAddr, clients: u32) -> Result<f64> {
-    let output = Command::new("hey")
-        .args(["-n", &REQUESTS.to_string(), "-c", &clients.to_string()])
-        .arg(format!("http://{address}/"))
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context("cannot run hey, of Debian's package hey")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "hey failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+async fn hey(address: SocketAddr, clients: u32, requests: usize) -> Result<f64> {
+    let requests = requests.max(clients as usize);
+    let mut command = Command::new("hey");
+    command.args(["-n", &requests.to_string(), "-c", &clients.to_string()]);
+    let text = output(&mut command, address).await?;
     let good = text.lines().find_map(|line| line.trim().strip_prefix("[200]"));
     let good: usize = good
         .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or(0);
     // Each client makes the same number of requests, so that some are left over.
     ensure!(
-        good + clients as usize > REQUESTS,
-        "only {good} of {REQUESTS} requests were answered"
+        good + clients as usize > requests,
+        "only {good} of {requests} requests were answered"
     );
-    let rate = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
-    rate.context("hey tells no rate")?
-        .trim()
-        .parse()
-        .context("hey's rate is no number")
+    after(&text, "Requests/sec:")
+}
+
+/// Runs `wrk` and reads its summary.
+async fn wrk(address: SocketAddr, clients: u32, seconds: u32) -> Result<f64> {
+    let threads = clients.min(2).to_string();
+    let mut command = Command::new("wrk");
+    command.args(["-t", &threads, "-c", &clients.to_string(), "-d", &format!("{seconds}s")]);
+    let text = output(&mut command, address).await?;
+    if let Some(errors) = text.lines().map(str::trim).find(|line| is_complaint(line)) {
+        bail!("{errors}");
+    }
+    after(&text, "Requests/sec:")
+}
+
+fn is_complaint(line: &str) -> bool {
+    line.starts_with("Socket errors:") || line.starts_with("Non-2xx")
+}
+
+async fn output(command: &mut Command, address: SocketAddr) -> Result<String> {
+    let name = command.as_std().get_program().to_string_lossy().into_owned();
+    let output = command
+        .arg(format!("http://{address}/"))
+        .kill_on_drop(true)
+        .output()
+        .await;
+    let output = output.with_context(|| format!("cannot run {name}, of Debian's package of this name"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name} failed: {said}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The number behind `label` on a line of its own.
+fn after(text: &str, label: &str) -> Result<f64> {
+    let value = text.lines().find_map(|line| line.trim().strip_prefix(label));
+    let value = value.with_context(|| format!("no {label} in {text}"))?;
+    value.trim().parse().with_context(|| format!("{label} is no number"))
 }
 
 /// Bytes a second of a large file.
@@ -113,4 +149,19 @@ async fn fetch(address: SocketAddr, left: &AtomicUsize) -> Result<u64> {
 async fn instance(laboratory: &Laboratory, function: &Deployed<'_>) -> Result<SocketAddr> {
     client::get(laboratory.address, &function.path()).await?;
     function.function()?.address().context("the instance has no address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summaries_of_both_generators_are_understood() {
+        let hey = "Summary:\n  Total:\t0.5 secs\n  Requests/sec:\t22934.1234\n";
+        assert_eq!(after(hey, "Requests/sec:").unwrap(), 22934.1234);
+        let wrk = "  79 requests in 1.00s, 9KB read\nRequests/sec:     78.90\nTransfer/sec:      9.1KB\n";
+        assert_eq!(after(wrk, "Requests/sec:").unwrap(), 78.90);
+        assert!(is_complaint("Socket errors: connect 0, read 3, write 0, timeout 0"));
+        assert!(after("", "Requests/sec:").is_err());
+    }
 }

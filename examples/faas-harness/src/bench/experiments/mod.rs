@@ -1,7 +1,9 @@
 //! The experiments, by the figures of the papers that they correspond to.
 
+mod artefact;
 mod idle;
 mod load;
+mod scaling;
 mod start;
 mod warm;
 
@@ -13,7 +15,7 @@ use super::{ALL_STRATEGIES, Laboratory};
 use crate::function::StartStrategy;
 
 /// An experiment. "Edge" is "Are Unikernels Ready for Serverless on the Edge?", "thesis" is "Exploring Unikernels for
-/// Serverless Computing".
+/// Serverless Computing", "urunc" is "Sandboxing Functions for Efficient and Secure Multi-tenant Serverless Deployments".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Experiment {
@@ -34,21 +36,40 @@ pub enum Experiment {
     Overhead,
     /// Requests a second of one instance, for so many clients. Edge, figure 11.
     Requests,
+    /// The same by another load generator.
+    RequestsWrk,
     /// Bytes a second of a file of 50 MiB, for four clients. Edge, figure 12.
     Throughput,
+    /// From the SDK's call to a ready instance, for so many requests at a time. Thesis, figure 5.2a.
+    Initialisation,
+    /// From a request to its answer, for so many requests at a time and as many instances that stand by. Thesis, figure
+    /// 5.2c.
+    WarmBurst,
+    /// A cold call less the warm one that follows it. Thesis, figure 5.2d.
+    ColdAgainstWarm,
+    /// How many of so many requests are answered while all their instances stay. Urunc, figures 11 and 12a.
+    Answered,
+    /// What is stored of the function. Thesis, figure 5.3.
+    Artefact,
 }
 
 impl Experiment {
     /// All of them, the short ones first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 15] = [
+        Self::Artefact,
         Self::Overhead,
         Self::ColdStart,
+        Self::ColdAgainstWarm,
         Self::Warm,
         Self::StartCost,
         Self::IdleCost,
         Self::Memory,
         Self::Burst,
+        Self::Initialisation,
+        Self::WarmBurst,
+        Self::Answered,
         Self::Requests,
+        Self::RequestsWrk,
         Self::Throughput,
     ];
 
@@ -63,7 +84,13 @@ impl Experiment {
             Self::Warm => "warm",
             Self::Overhead => "overhead",
             Self::Requests => "requests",
+            Self::RequestsWrk => "requests-wrk",
             Self::Throughput => "throughput",
+            Self::Initialisation => "initialisation",
+            Self::WarmBurst => "warm-burst",
+            Self::ColdAgainstWarm => "cold-against-warm",
+            Self::Answered => "answered",
+            Self::Artefact => "artefact",
         }
     }
 
@@ -76,11 +103,12 @@ impl Experiment {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::ColdStart => {
-                "From a request to its answer when there is no instance (edge paper, figure 3; Go no-op there)."
+                "From a request to its answer when there is no instance (edge paper, figure 3; urunc paper, figures 8 \
+                 and 9)."
             }
             Self::Burst => {
                 "From a request to its answer for so many requests at a time, each with an instance of its own (edge \
-                 paper, figure 4; thesis, section 5.2)."
+                 paper, figure 4; thesis, figure 5.2b; urunc paper, figures 10 and 12b)."
             }
             Self::StartCost => {
                 "Processor time of a cold start, a call and the end, of the platform with its guests and children (edge \
@@ -98,18 +126,40 @@ impl Experiment {
                 "What the platform adds to a warm call: a call through it less a call of the instance itself, in turn \
                  (edge paper, section 3)."
             }
-            Self::Requests => "Requests a second of one instance, for so many clients (edge paper, figure 11).",
+            Self::Requests => "Requests a second of one instance, for so many clients (edge paper, figure 11); by hey.",
+            Self::RequestsWrk => "The same by wrk, which keeps its connections busy for a time instead of a number.",
             Self::Throughput => "A file of 50 MiB, fetched by four clients of one instance (edge paper, figure 12).",
+            Self::Initialisation => {
+                "From the call of the SDK to a ready instance, for so many requests at a time (thesis, figure 5.2a)."
+            }
+            Self::WarmBurst => {
+                "From a request to its answer for so many requests at a time, each of which finds an instance that \
+                 stands by (thesis, figure 5.2c)."
+            }
+            Self::ColdAgainstWarm => "A cold call less the warm call that follows it (thesis, figure 5.2d).",
+            Self::Answered => {
+                "How many of so many requests at a time are answered while all their instances stay (urunc paper, \
+                 figures 11 and 12a)."
+            }
+            Self::Artefact => "What is stored of the function: program and files of its own (thesis, figure 5.3).",
         }
     }
 
     /// What its samples are in.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::ColdStart | Self::Burst | Self::StartCost | Self::Warm | Self::Overhead => "ms",
+            Self::ColdStart
+            | Self::Burst
+            | Self::StartCost
+            | Self::Warm
+            | Self::Overhead
+            | Self::Initialisation
+            | Self::WarmBurst
+            | Self::ColdAgainstWarm => "ms",
             Self::IdleCost => "us/s",
-            Self::Memory => "MiB",
-            Self::Requests => "1/s",
+            Self::Memory | Self::Artefact => "MiB",
+            Self::Answered => "%",
+            Self::Requests | Self::RequestsWrk => "1/s",
             Self::Throughput => "MiB/s",
         }
     }
@@ -120,6 +170,7 @@ impl Experiment {
         let does_nothing = function.starts_with("noop") || function.starts_with("hello");
         match self {
             Self::Warm => !function.starts_with("file"),
+            Self::Artefact => does_nothing || function.starts_with("unzip"),
             Self::Throughput => function.starts_with("file"),
             _ => does_nothing,
         }
@@ -128,7 +179,13 @@ impl Experiment {
     /// Ways of starting that it compares.
     pub(super) fn strategies(self) -> &'static [StartStrategy] {
         match self {
-            Self::ColdStart | Self::Burst | Self::StartCost | Self::Memory => ALL_STRATEGIES,
+            Self::ColdStart
+            | Self::Burst
+            | Self::Initialisation
+            | Self::StartCost
+            | Self::Memory
+            | Self::Answered
+            | Self::ColdAgainstWarm => ALL_STRATEGIES,
             _ => &[StartStrategy::Cold],
         }
     }
@@ -136,14 +193,20 @@ impl Experiment {
     pub(super) async fn run(self, laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
         match self {
             Self::ColdStart => start::cold(laboratory, cell).await,
-            Self::Burst => start::burst(laboratory, cell).await,
+            Self::Burst => scaling::burst(laboratory, cell).await,
             Self::StartCost => start::cost(laboratory, cell).await,
             Self::IdleCost => idle::cost(laboratory, cell).await,
             Self::Memory => idle::memory(laboratory, cell).await,
             Self::Warm => warm::calls(laboratory, cell).await,
             Self::Overhead => warm::overhead(laboratory, cell).await,
-            Self::Requests => load::requests(laboratory, cell).await,
+            Self::Requests => load::requests(laboratory, cell, load::Generator::Hey).await,
+            Self::RequestsWrk => load::requests(laboratory, cell, load::Generator::Wrk).await,
             Self::Throughput => load::throughput(laboratory, cell).await,
+            Self::Initialisation => scaling::initialisation(laboratory, cell).await,
+            Self::WarmBurst => scaling::warm_burst(laboratory, cell).await,
+            Self::ColdAgainstWarm => warm::against_cold(laboratory, cell).await,
+            Self::Answered => scaling::answered(laboratory, cell).await,
+            Self::Artefact => artefact::size(laboratory, cell),
         }
     }
 }

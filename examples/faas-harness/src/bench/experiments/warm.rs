@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::{milliseconds, single};
 use crate::bench::Laboratory;
@@ -45,6 +45,24 @@ pub(super) async fn overhead(laboratory: &Laboratory, cell: &Cell) -> Result<Vec
         if round >= WARMING_CALLS {
             samples.push(milliseconds(middle - begin) - milliseconds(end - middle));
         }
+    }
+    Ok(single(samples))
+}
+
+/// What a cold call takes longer than the warm one that follows it, once for each round.
+pub(super) async fn against_cold(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
+    let mut samples = Vec::new();
+    for _ in 0..laboratory.rounds {
+        // Each round has a function of its own, whose template is there before: it is no part of a start.
+        let function = laboratory.deploy(cell, |spec| spec.scale.max = 2)?;
+        let prepared = function.function()?.pool().pre_boot(1).await;
+        prepared.map_err(|error| anyhow!("{error}"))?;
+        let busy = function.function()?.pool().acquire().await;
+        let busy = busy.map_err(|error| anyhow!("{error}"))?;
+        let cold = client::get(laboratory.address, &function.path()).await?;
+        let warm = client::get(laboratory.address, &function.path()).await?;
+        drop(busy);
+        samples.push(milliseconds(cold) - milliseconds(warm));
     }
     Ok(single(samples))
 }

@@ -1,5 +1,6 @@
 //! What was measured, for programs and for people: CSV, JSON, and one page with a plot for each experiment.
 
+mod lines;
 mod page;
 mod plot;
 
@@ -7,22 +8,55 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::Experiment;
 use super::cell::Outcome;
 use super::results::Measurement;
 use super::statistics::Statistics;
+use crate::function::StartStrategy;
 
-/// Writes `results.csv`, `results.json` and `report.html` into `folder`.
-pub fn write(folder: &Path, measurements: Vec<&Measurement>) -> io::Result<()> {
+/// Writes `results.csv`, `results.json`, `bench.jsonl` and `report.html` into `folder`; `place` is the kind of host.
+pub fn write(folder: &Path, place: &str, measurements: Vec<&Measurement>) -> io::Result<()> {
+    fs::write(folder.join("bench.jsonl"), lines::lines(place, &measurements)?)?;
     fs::write(folder.join("results.csv"), csv(&measurements))?;
     fs::write(
         folder.join("results.json"),
         serde_json::to_string_pretty(&measurements)?,
     )?;
-    fs::write(folder.join("report.html"), page::page(&measurements))
+    fs::write(folder.join("report.html"), page::page(place, &measurements))
+}
+
+/// How much sooner instances answer that were not started cold, in words.
+pub fn ratios(measurements: &[&Measurement]) -> Vec<String> {
+    let median = |function: &str, start: StartStrategy| {
+        let found = measurements.iter().find(|measurement| {
+            let cell = &measurement.cell;
+            cell.experiment == Experiment::ColdStart && cell.function == function && cell.start == start
+        });
+        match &found?.outcome {
+            Outcome::Measured { series, .. } => series.first().map(|point| Statistics::of(&point.samples).median),
+            Outcome::Failed { .. } => None,
+        }
+    };
+    let mut lines = Vec::new();
+    for Measurement { cell, .. } in measurements {
+        if cell.experiment != Experiment::ColdStart || cell.start == StartStrategy::Cold {
+            continue;
+        }
+        let cold = median(&cell.function, StartStrategy::Cold);
+        if let (Some(cold), Some(other)) = (cold, median(&cell.function, cell.start)) {
+            lines.push(format!(
+                "{} by {}: answers {:.1} times sooner than cold ({other:.2} ms against {cold:.2} ms)",
+                cell.function,
+                cell.start.name(),
+                cold / other
+            ));
+        }
+    }
+    lines
 }
 
 fn csv(measurements: &[&Measurement]) -> String {
-    let mut lines = String::from("experiment,function,start,x,unit,n,median,p95,mean,confidence,failed\n");
+    let mut lines = String::from("experiment,function,start,x,unit,n,median,p95,p99,mean,confidence,failed\n");
     for Measurement { cell, outcome } in measurements {
         let key = format!("{},{},{}", cell.experiment.name(), cell.function, cell.start.name());
         match outcome {
@@ -32,14 +66,15 @@ fn csv(measurements: &[&Measurement]) -> String {
                         n,
                         median,
                         p95,
+                        p99,
                         mean,
                         confidence,
                     } = Statistics::of(&point.samples);
                     let x = point.x;
-                    lines += &format!("{key},{x},{unit},{n},{median},{p95},{mean},{confidence},\n");
+                    lines += &format!("{key},{x},{unit},{n},{median},{p95},{p99},{mean},{confidence},\n");
                 }
             }
-            Outcome::Failed { reason } => lines += &format!("{key},,,,,,,,\"{}\"\n", reason.replace('"', "\"\"")),
+            Outcome::Failed { reason } => lines += &format!("{key},,,,,,,,,\"{}\"\n", reason.replace('"', "\"\"")),
         }
     }
     lines
@@ -48,15 +83,14 @@ fn csv(measurements: &[&Measurement]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Experiment;
     use crate::bench::cell::{Cell, Point};
-    use crate::function::StartStrategy;
 
     #[test]
     fn every_point_and_every_failure_has_its_line() {
         let cell = Cell {
             experiment: Experiment::Burst,
             function: "noop".to_owned(),
+            home: "runc".to_owned(),
             start: StartStrategy::Cold,
         };
         let series = [10, 20].map(|x| Point {
@@ -74,7 +108,7 @@ mod tests {
         let csv = csv(&[&measured, &failed]);
         let lines: Vec<&str> = csv.lines().skip(1).collect();
         assert_eq!(lines.len(), 3);
-        assert!(lines[0].starts_with("burst,noop,cold,10,ms,2,2,3,2,"), "{}", lines[0]);
-        assert_eq!(lines[2], "burst,noop,cold,,,,,,,,\"said \"\"no\"\"\"");
+        assert!(lines[0].starts_with("burst,noop,cold,10,ms,2,2,3,3,2,"), "{}", lines[0]);
+        assert_eq!(lines[2], "burst,noop,cold,,,,,,,,,\"said \"\"no\"\"\"");
     }
 }

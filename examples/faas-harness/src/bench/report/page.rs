@@ -15,14 +15,19 @@ h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2.5rem}svg{width:100%;font:12
 .failed{color:#a22}dt{font-weight:600}dd{margin:0 0 .3rem 0}";
 
 /// The whole page; it needs nothing beside itself.
-pub(super) fn page(measurements: &[&Measurement]) -> String {
+pub(super) fn page(place: &str, measurements: &[&Measurement]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>The papers' experiments</title>\
          <style>{STYLE}</style>\n<h1>The papers' experiments on this host</h1>\n{}\
          <p>Blue or coloured: measured here; medians, with the 95 % confidence interval of the mean as whiskers. Grey: \
          the paper's own values, from another machine.</p>\n",
-        host()
+        host(place)
     );
+    let ratios = super::ratios(measurements);
+    if !ratios.is_empty() {
+        let items: String = ratios.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
+        let _ = writeln!(page, "<h2>Against a cold start</h2><ul>{items}</ul>");
+    }
     for experiment in Experiment::ALL {
         let of_it: Vec<&Measurement> = measurements
             .iter()
@@ -84,9 +89,7 @@ fn bars(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Bar> {
             }));
         }
     }
-    let published = papers::EDGE
-        .iter()
-        .filter(|published| published.experiment == experiment);
+    let published = papers::all().filter(|published| published.experiment == experiment);
     bars.extend(published.map(|published| Bar {
         label: published.what.to_owned(),
         value: published.value,
@@ -111,9 +114,7 @@ fn lines(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Line> {
             });
         }
     }
-    let published = papers::EDGE
-        .iter()
-        .filter(|published| published.experiment == experiment);
+    let published = papers::all().filter(|published| published.experiment == experiment);
     lines.extend(published.map(|published| Line {
         label: format!("{}: {}", published.what, published.value),
         points: vec![(f64::from(published.x), published.value)],
@@ -123,7 +124,7 @@ fn lines(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Line> {
 }
 
 /// The host in a few words.
-fn host() -> String {
+fn host(place: &str) -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo
@@ -141,7 +142,8 @@ fn host() -> String {
         .trim();
     let kernel = read("/proc/sys/kernel/osrelease");
     format!(
-        "<dl><dt>Processor</dt><dd>{}, {processors} available</dd><dt>Memory</dt><dd>{}</dd><dt>Kernel</dt><dd>{}</dd></dl>\n",
+        "<dl><dt>Place</dt><dd>{}</dd><dt>Processor</dt><dd>{}, {processors} available</dd><dt>Memory</dt><dd>{}</dd><dt>Kernel</dt><dd>{}</dd></dl>\n",
+        escape(place),
         escape(model),
         escape(memory),
         escape(kernel.trim())
