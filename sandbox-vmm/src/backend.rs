@@ -19,7 +19,7 @@ use crate::sandbox::life::Life;
 use crate::sandbox::shared::Shared;
 use crate::sandbox::snapshot::{Reopened, restore};
 use crate::sandbox::{CAPABILITIES, KvmSandbox, Outlets};
-use crate::worker::{WorkerOptions, WorkerOrder, WorkerSandbox, Workers};
+use crate::worker::{self, Cargo, Home, Order, WorkerOptions, Workers};
 
 /// How the KVM backend is set up.
 #[derive(Clone, Debug)]
@@ -77,6 +77,14 @@ impl KvmBackend {
     /// No worker program, or a host without threads or descriptors left.
     pub fn prepare_workers(&self) -> Result<()> {
         self.workers().map(drop)
+    }
+
+    /// Where sandboxes in workers are made.
+    fn home(&self) -> Result<Home> {
+        Ok(Home {
+            shared: Arc::clone(&self.shared),
+            workers: self.workers()?,
+        })
     }
 
     fn workers(&self) -> Result<Arc<Workers>> {
@@ -171,7 +179,10 @@ impl Backend for KvmBackend {
 
     fn restore(&self, snapshot: &Path, options: &RestoreOptions) -> Result<Restored> {
         let reopened = Reopened::open(&self.shared, snapshot, options)?;
-        let restored = restore(&self.shared, reopened, options)?;
+        let restored = match reopened.berth.isolation() {
+            Isolation::Worker => worker::restore(&self.home()?, reopened, options)?,
+            Isolation::InProcess => restore(&self.shared, reopened, options)?,
+        };
         if options.start {
             restored.sandbox.resume()?;
         }
@@ -189,14 +200,21 @@ impl KvmBackend {
         let outlets = Outlets::new(recorder, ConsoleLog::new(assemble::console_capacity(spec)));
         if spec.isolation == Isolation::Worker {
             outlets.recorder.record(Phase::SpecChecked);
-            let order = WorkerOrder {
+            let Prepared {
+                draft,
+                opened,
+                readiness,
+            } = prepared;
+            let order = Order {
                 name,
-                spec,
-                prepared,
+                origin: draft.origin(spec),
+                hypercalls_only: draft.has_hypercalls_only(),
+                readiness,
                 outlets,
             };
-            let sandbox = WorkerSandbox::create(&self.workers()?, order, shared.cpu_clock.is_some())?;
-            return Ok(Box::new(sandbox));
+            let cargo = Cargo::Boot(opened.kernel, opened.initrd);
+            let pending = worker::begin(&self.home()?, order, &cargo, opened.devices)?;
+            return Ok(Box::new(pending.complete()?));
         }
         let Prepared {
             draft,

@@ -147,6 +147,16 @@ impl<'a> Draft<'a> {
             cpuid,
         })
     }
+
+    /// What a machine by `spec` is made by.
+    pub fn origin(&self, spec: &SandboxSpec) -> Origin {
+        origin(spec, &self.plan)
+    }
+
+    /// Whether the guest is a Solo5 one.
+    pub fn has_hypercalls_only(&self) -> bool {
+        self.plan.hvt
+    }
 }
 
 /// Makes everything that `spec` describes, by the draft that was made for it and of what was opened for it.

@@ -79,6 +79,13 @@ pub(crate) fn seal(file: &File) -> io::Result<()> {
     }
 }
 
+/// Whether nobody can change it any more.
+pub(crate) fn is_sealed(file: &File) -> bool {
+    // SAFETY: the call has no pointer arguments; the descriptor is open for as long as `file`.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    seals >= 0 && seals & SEALS == SEALS
+}
+
 fn memfd(name: &CStr, flags: libc::c_uint) -> io::Result<File> {
     // SAFETY: the name is a NUL-terminated string that lives for the call.
     let descriptor = unsafe { libc::memfd_create(name.as_ptr(), flags) };
@@ -99,7 +106,9 @@ mod tests {
     fn a_sealed_file_can_be_neither_written_nor_resized() {
         let file = create(c"test", 4096).unwrap();
         file.write_all_at(b"kernel", 0).unwrap();
+        assert!(!is_sealed(&file));
         seal(&file).unwrap();
+        assert!(is_sealed(&file));
         assert!(file.write_all_at(b"x", 0).is_err());
         assert!(file.set_len(0).is_err());
         assert!(file.set_len(8192).is_err());

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use sandbox_core::snapshot::{Given, MemoryRestore, RestoreOptions, Uniqueness, Verify};
+use sandbox_core::spec::Isolation;
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{ConsoleLog, Error, ErrorKind, Fork, Phase, Restored, Result, SandboxSpec, Verb};
 use sandbox_net::{Ipv4Cidr, MacAddress};
 
 use super::confinement::Unconfined;
+use super::confirmation::Confirmation;
 use super::life::Life;
 use super::ready::Readiness;
 use super::shared::{Name, Shared};
 use super::{KvmSandbox, Outlets};
 use crate::assemble::{self, MemorySource, OpenDevices, Revival};
 use crate::memory::image::MemoryImage;
-use crate::renewal::NewIdentity;
+use crate::renewal::{self, NewIdentity};
 use crate::snapshot::overrides;
 use crate::snapshot::saved::SavedMachine;
 use crate::snapshot::section::Identity;
@@ -63,6 +65,11 @@ impl Berth {
     /// When what was reached.
     pub fn recorder(&self) -> &Recorder {
         &self.outlets.recorder
+    }
+
+    /// Where the clone lives.
+    pub fn isolation(&self) -> Isolation {
+        self.spec.isolation
     }
 
     /// What the clone has that `original` had not: how its readiness is known, and what it is told of its own.
@@ -127,6 +134,15 @@ pub fn with_clock(told: Uniqueness) -> Uniqueness {
             told => told,
         },
         ..told
+    }
+}
+
+/// What a clone that was `told` this can rely on by now.
+pub fn by_now(told: Option<Uniqueness>, confirmation: &Confirmation) -> Uniqueness {
+    let told = told.unwrap_or(renewal::NOTHING_GIVEN);
+    match confirmation.is_given() {
+        true => renewal::confirmed(told),
+        false => told,
     }
 }
 

@@ -7,8 +7,9 @@ use sandbox_core::Error;
 use sandbox_core::gate::Gate;
 
 /// Waits for a guest's confirmation of one generation of its identity.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Confirmation {
+    on_given: Option<Box<dyn Fn() + Send + Sync>>,
     /// 0 as long as none is awaited.
     generation: AtomicU32,
     /// Whether the guest confirmed; false if it ended first.
@@ -16,6 +17,14 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
+    /// One that calls `on_given` when the guest confirms, on a vCPU's thread: it must return at once.
+    pub fn told(on_given: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            on_given: Some(Box::new(on_given)),
+            ..Self::default()
+        }
+    }
+
     /// The guest is about to be told of `generation`, which is not 0.
     pub fn expect(&self, generation: u32) {
         self.generation.store(generation, Ordering::Release);
@@ -25,8 +34,16 @@ impl Confirmation {
     /// count.
     pub fn confirm(&self, generation: u32) {
         if generation != 0 && generation == self.generation.load(Ordering::Acquire) {
-            self.outcome.open(true);
+            let first = self.outcome.open(true);
+            if let (true, Some(on_given)) = (first, &self.on_given) {
+                on_given();
+            }
         }
+    }
+
+    /// The generation that the guest has confirmed.
+    pub fn given(&self) -> Option<u32> {
+        self.is_given().then(|| self.generation.load(Ordering::Acquire))
     }
 
     /// The guest has ended; it will confirm nothing any more.

@@ -135,6 +135,11 @@ impl Life {
         &self.ready
     }
 
+    /// Whether a clone's guest has taken its identity.
+    pub fn confirmation(&self) -> &Confirmation {
+        &self.confirmation
+    }
+
     pub(super) fn state(&self) -> State {
         self.lifecycle().state()
     }

@@ -5,6 +5,7 @@ pub mod clone;
 pub mod confinement;
 pub mod confirmation;
 pub mod life;
+mod remote;
 pub mod shared;
 pub mod snapshot;
 mod usage;
@@ -20,7 +21,6 @@ use sandbox_core::{
     Stats, Teardown, Timeline, Uniqueness,
 };
 
-use crate::renewal;
 use confirmation::Confirmation;
 use life::Life;
 pub use ready::ReadySignal;
@@ -64,7 +64,7 @@ pub struct KvmSandbox {
     told: Option<Uniqueness>,
 }
 
-/// What every micro-VM in this process can do or be held to.
+/// What every micro-VM can do or be held to.
 pub const CAPABILITIES: [Capability; 11] = [
     Capability::Pause,
     Capability::Snapshot,
@@ -89,6 +89,15 @@ const NOT_BY_HYPERCALLS: [Capability; 7] = [
     Capability::LimitDisk,
     Capability::LimitNetwork,
 ];
+
+/// What a micro-VM can do or be held to, one of Solo5's or another one.
+pub fn capabilities(hypercalls_only: bool) -> BTreeSet<Capability> {
+    let mut capabilities = BTreeSet::from(CAPABILITIES);
+    if hypercalls_only {
+        capabilities.retain(|capability| !NOT_BY_HYPERCALLS.contains(capability));
+    }
+    capabilities
+}
 
 impl KvmSandbox {
     /// Whether its guest is a Solo5 one.
@@ -135,11 +144,7 @@ impl Sandbox for KvmSandbox {
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
-        let mut capabilities = BTreeSet::from(CAPABILITIES);
-        if self.has_hypercalls_only() {
-            capabilities.retain(|capability| !NOT_BY_HYPERCALLS.contains(capability));
-        }
-        capabilities
+        capabilities(self.has_hypercalls_only())
     }
 
     fn start(&self) -> Result<()> {
@@ -235,11 +240,7 @@ impl Sandbox for KvmSandbox {
 
 impl Renewed for KvmSandbox {
     fn uniqueness(&self) -> Uniqueness {
-        let told = self.told.unwrap_or(renewal::NOTHING_GIVEN);
-        match self.life.confirmation.is_given() {
-            true => renewal::confirmed(told),
-            false => told,
-        }
+        clone::by_now(self.told, &self.life.confirmation)
     }
 
     fn wait_confirmed(&self, timeout: Duration) -> Result<Uniqueness> {

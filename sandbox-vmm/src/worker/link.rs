@@ -25,6 +25,8 @@ pub trait WorkerEvents: Send + Sync {
     fn console(&self, start: u64, bytes: &[u8]);
     /// The guest says that it is ready.
     fn ready(&self);
+    /// The guest has taken the identity of this generation.
+    fn confirmed(&self, generation: u32);
     /// The guest ended.
     fn exited(&self, exit: Exit);
     /// The worker is gone, with these last words; it is reaped, and all that it held is given back. May be told twice.
@@ -68,6 +70,8 @@ struct Calls {
     /// The number of the call whose answer comes next.
     expected: u32,
     answers: BTreeMap<u32, Result<Answer>>,
+    /// A call that takes long, and until when it may.
+    long: Option<(u32, Instant)>,
     /// Why the embedder ended the worker.
     verdict: Option<String>,
     dead: bool,
@@ -161,13 +165,18 @@ impl Link {
 
     /// Waits for the answer to call `id`.
     pub fn answer(&self, id: u32, what: &str) -> Result<Answer> {
-        let deadline = Instant::now() + self.patience;
+        let asked = Instant::now();
         let mut calls = self.lock();
         loop {
             if let Some(answer) = calls.answers.remove(&id) {
                 return answer;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            // Calls are answered one after another: one that came behind a long one has its time after that.
+            let begun = calls
+                .long
+                .filter(|(long, _)| *long <= id)
+                .map_or(asked, |(_, due)| due.max(asked));
+            let left = (begun + self.patience).saturating_duration_since(Instant::now());
             if calls.dead || left.is_zero() {
                 break;
             }
@@ -180,6 +189,18 @@ impl Link {
             self.condemn(&format!("did not {what} within {} s", self.patience.as_secs_f32()));
         }
         Err(self.lost())
+    }
+
+    /// Asks for something that may take `longer` than other calls, and waits for the answer.
+    pub fn call_long(&self, request: Request, fds: &[BorrowedFd<'_>], longer: Duration, what: &str) -> Result<Answer> {
+        let begun = Instant::now();
+        // Noted before it is sent, so that no call behind it has less time.
+        self.lock().long = Some((0, begun + longer));
+        let id = self.post(request, fds)?;
+        self.lock().long = Some((id, begun + longer));
+        let answer = self.answer(id, what);
+        self.lock().long = None;
+        answer
     }
 
     /// Asks for something and waits for the answer.
@@ -279,6 +300,7 @@ impl Link {
             Report::Reached(stamps) => events.map_or((), |events| events.reached(&stamps)),
             Report::Console { start, bytes } => events.map_or((), |events| events.console(start, &bytes)),
             Report::Ready => events.map_or((), WorkerEvents::ready),
+            Report::Confirmed(generation) => events.map_or((), |events| events.confirmed(generation)),
             Report::Exited(exit) => events.map_or((), |events| events.exited(exit)),
         }
     }

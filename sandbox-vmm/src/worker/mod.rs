@@ -16,17 +16,21 @@
 //! socket, and that is the end of the worker.
 
 mod client;
+mod clones;
 mod confine;
 mod jail;
 mod launch;
 mod link;
+mod making;
 #[cfg(feature = "malice")]
 pub mod malice;
 mod process;
 mod program;
 pub(crate) mod protocol;
+mod proxy;
 mod server;
 mod steward;
+mod workshop;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -40,8 +44,11 @@ use sandbox_core::{Error, ErrorKind, Result, Weakness};
 
 use crate::error::{kind_of, with_cause};
 use crate::machine::host::{KvmFacts, KvmHost};
-pub use client::{WorkerOrder, WorkerSandbox};
+pub use client::Home;
+pub use clones::restore;
+pub use launch::Cargo;
 use link::Link;
+pub use making::{Order, begin};
 use process::{Process, Spawned};
 pub use program::beside_library;
 use protocol::channel::Channel;

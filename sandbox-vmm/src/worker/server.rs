@@ -4,35 +4,34 @@
 //! woken for that by whoever makes the news, but for console output it waits a moment longer: a guest writes byte by
 //! byte, and a message for each would cost it more than the byte.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sandbox_core::spec::SandboxSpec;
-use sandbox_core::timeline::Recorder;
 use sandbox_core::{ConsoleLog, Error, ErrorKind, Phase, Result, Sandbox};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::jail::{self, rlimits};
+use super::jail;
+use super::launch::Descriptors;
 use super::process::{CONTROL_FD, WORKER_ARGUMENT};
 use super::program::{self, PROGRAM_NAME};
 use super::protocol::channel::{Channel, ChannelError};
-use super::protocol::{
-    Answer, CONSOLE_PIECE, Call, Filters, Launch, Preparation, Report, Request, Stamp, WireError, sendable,
-};
-use super::{confine, launch};
-use crate::assemble::{self, Draft};
+use super::protocol::{Answer, CONSOLE_PIECE, Call, Preparation, Report, Request, Stamp, WireError, sendable};
+use super::workshop::{Built, Workshop};
 use crate::backend::process_cpu_nanoseconds;
-use crate::dialect;
+use crate::error::kind_of;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
+use crate::memory::image::PartRecord;
 use crate::memory::keep_pagemap_open;
+use crate::sandbox::KvmSandbox;
 use crate::sandbox::life::Life;
-use crate::sandbox::ready::{Readiness, ReadySignal};
 use crate::sandbox::shared::Shared;
-use crate::sandbox::{KvmSandbox, Outlets};
+use crate::snapshot::section::Identity;
 
 /// How long console output waits for more of it.
 const CONSOLE_DELAY: Duration = Duration::from_millis(1);
@@ -85,24 +84,28 @@ fn serve() -> Result<()> {
     host.make_spare_vm()?;
     let shared = Arc::new(Shared::new(host, KickSignal::claim(None)?, None));
     answer(&channel, id, Ok(Answer::Jailed(weaknesses)))?;
-    let (id, message, fds) = match receive(&channel)? {
-        Some((
-            Call {
-                id,
-                request: Request::Launch(message),
-            },
-            fds,
-        )) => (id, *message, fds),
-        Some(_) => return Err(protocol_error("it goes on with something else than Launch")),
-        None => return Ok(()),
-    };
     let news =
         Arc::new(News::new().map_err(|error| Error::new(ErrorKind::HostExhausted, "no eventfd").with_source(error))?);
-    let born = message.cpu_from_birth;
-    match build(shared, message, fds, plan.filters, &news) {
-        Ok((sandbox, life)) => {
-            let server = Server::new(channel, sandbox, life, news, born);
-            server.serve(id)
+    let (id, built) = match receive(&channel)? {
+        Some((Call { id, request }, fds)) => {
+            let workshop = Workshop {
+                shared,
+                filters: plan.filters,
+                fds: Descriptors::new(fds),
+                news: Arc::clone(&news),
+            };
+            match request {
+                Request::Launch(message) => (id, workshop.launch(*message)),
+                Request::Revive(message) => (id, workshop.revive(*message)),
+                _ => return Err(protocol_error("it goes on with something else than Launch or Revive")),
+            }
+        }
+        None => return Ok(()),
+    };
+    match built {
+        Ok(built) => {
+            let made = built.answer();
+            Server::new(channel, built, news).serve(id, made)
         }
         Err(error) => {
             answer(&channel, id, Err(error.into()))?;
@@ -142,48 +145,8 @@ fn begin() -> Result<Channel> {
     }
 }
 
-/// Makes the machine, by the same code as in the embedder's process.
-fn build(
-    shared: Arc<Shared>,
-    message: Launch,
-    fds: Vec<OwnedFd>,
-    filters: Option<Filters>,
-    news: &Arc<News>,
-) -> Result<(KvmSandbox, Arc<Life>)> {
-    let recorder = Arc::new(Recorder::start(
-        message.cpu_timeline.then_some(process_cpu_nanoseconds as _),
-    ));
-    let host = &shared.host;
-    let spec = SandboxSpec::from_json(message.spec.as_bytes())?;
-    let opened = launch::take_over(&spec, message.kernel, message.initrd, &message.macs, fds)?;
-    let largest = opened
-        .devices
-        .disks
-        .iter()
-        .filter_map(|disk| disk.metadata().ok())
-        .map(|disk| disk.len());
-    rlimits::limit_file_size(largest.max().unwrap_or(0))
-        .map_err(|error| Error::new(ErrorKind::HostFailure, "cannot limit the size of files").with_source(error))?;
-    let image = opened.kernel.image();
-    let plan = dialect::select(&spec, image)?.plan(&spec, image)?;
-    let draft = Draft::new(host, &spec, plan, &opened.kernel)?;
-    let given = Arc::clone(news);
-    let console = ConsoleLog::new(assemble::console_capacity(&spec));
-    let outlets = Outlets {
-        ready: ReadySignal::told(Arc::clone(&recorder), move || given.tell()),
-        ..Outlets::new(recorder, console)
-    };
-    news.listen_to(&outlets.console);
-    let parts = assemble::assemble(host, &shared.library, &spec, &draft, opened, &outlets)?;
-    let confinement = confine::Confined::new(filters, &message.id);
-    let life = Life::new(outlets, parts.assembly, shared.kick_signal, Arc::new(confinement));
-    let name = shared.claim_name(Some(&message.id))?;
-    let sandbox = KvmSandbox::new(shared, name, Arc::clone(&life), Readiness::Started, parts.counters);
-    Ok((sandbox, life))
-}
-
 /// Wakes the main thread when there is something to tell.
-struct News {
+pub(super) struct News {
     wake: EventFd,
     /// The main thread knows of console output, and will look at it.
     told: AtomicBool,
@@ -197,13 +160,13 @@ impl News {
         })
     }
 
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         // A counter at its limit is readable all the same.
         let _ = self.wake.write(1);
     }
 
     /// Has output on `console`, and its end, told.
-    fn listen_to(self: &Arc<Self>, console: &Arc<ConsoleLog>) {
+    pub(super) fn listen_to(self: &Arc<Self>, console: &Arc<ConsoleLog>) {
         let (news, log) = (Arc::clone(self), Arc::downgrade(console));
         let listener: Arc<sandbox_core::listeners::Listener> = Arc::new(move || {
             let is_closed = || log.upgrade().is_some_and(|log| log.is_closed());
@@ -231,11 +194,15 @@ struct Server {
     told: u64,
     reached: Vec<Phase>,
     ready_told: bool,
+    confirmed_told: bool,
     exit_told: bool,
 }
 
 impl Server {
-    fn new(channel: Channel, sandbox: KvmSandbox, life: Arc<Life>, news: Arc<News>, born: bool) -> Self {
+    fn new(channel: Channel, built: Built, news: Arc<News>) -> Self {
+        let Built {
+            sandbox, life, born, ..
+        } = built;
         let elapsed = sandbox.timeline().origin().elapsed().as_nanos() as u64;
         let cpu = sandbox.timeline().cpu_at(Phase::VcpusReady).unwrap_or(0);
         Self {
@@ -251,14 +218,15 @@ impl Server {
             told: 0,
             reached: Vec::new(),
             ready_told: false,
+            confirmed_told: false,
             exit_told: false,
         }
     }
 
-    /// Takes calls until the embedder closes the socket. `id` is the call that made the machine.
-    fn serve(mut self, id: u32) -> Result<()> {
+    /// Takes calls until the embedder closes the socket. `id` is the call that made the machine, and `made` its answer.
+    fn serve(mut self, id: u32, made: Answer) -> Result<()> {
         self.tell_reached()?;
-        answer(&self.channel, id, Ok(Answer::Done))?;
+        answer(&self.channel, id, Ok(made))?;
         let mut console_due: Option<Instant> = None;
         loop {
             let (called, news) = self.wait(console_due)?;
@@ -273,7 +241,7 @@ impl Server {
             }
             if called {
                 match receive(&self.channel)? {
-                    Some((call, _)) => self.take(call)?,
+                    Some((call, fds)) => self.take(call, Descriptors::new(fds))?,
                     None => return Ok(()),
                 }
             }
@@ -305,7 +273,7 @@ impl Server {
         Ok((polls[0].revents != 0, polls[1].revents != 0))
     }
 
-    fn take(&mut self, call: Call) -> Result<()> {
+    fn take(&mut self, call: Call, fds: Descriptors) -> Result<()> {
         let done = |result: Result<()>| result.map(|()| Answer::Done);
         let result = match call.request {
             Request::Start => done(self.sandbox.start()),
@@ -323,15 +291,40 @@ impl Server {
                 let taken = self.sandbox.console_write(&bytes);
                 taken.map(|taken| Answer::Taken(taken as u64))
             }
-            Request::Prepare(_) | Request::Launch(_) => Err(protocol_error("it is a worker's beginning")),
+            Request::Snapshot { identity, base } => {
+                // What the guest wrote before it stood still is seen before the answer is.
+                let written = self.write_snapshot(Identity(identity), base.map(Identity), fds);
+                self.tell_console()?;
+                done(written)
+            }
+            Request::Kept(identity) => done(self.sandbox.keep(Identity(identity))),
+            Request::Freeze => self.freeze(fds).map(Answer::Frozen),
+            Request::Prepare(_) | Request::Launch(_) | Request::Revive(_) => {
+                Err(protocol_error("it is a worker's beginning"))
+            }
         };
         answer(&self.channel, call.id, result.map_err(WireError::from))?;
         self.tell_reached()
     }
 
+    fn write_snapshot(&self, identity: Identity, base: Option<Identity>, mut fds: Descriptors) -> Result<()> {
+        let (memory, state) = (File::from(fds.next()?), File::from(fds.next()?));
+        let bytes = self.sandbox.store(identity, base, &memory)?;
+        leave(&state, &bytes)
+    }
+
+    fn freeze(&self, mut fds: Descriptors) -> Result<Vec<PartRecord>> {
+        let (memory, state) = (File::from(fds.next()?), File::from(fds.next()?));
+        let (bytes, records) = self.sandbox.freeze(memory)?;
+        leave(&state, &bytes)?;
+        Ok(records)
+    }
+
     /// What must not wait for more console output.
     fn has_urgent_news(&self) -> bool {
-        (!self.exit_told && self.life.exit().get().is_some()) || (!self.ready_told && self.life.ready().is_given())
+        (!self.exit_told && self.life.exit().get().is_some())
+            || (!self.ready_told && self.life.ready().is_given())
+            || (!self.confirmed_told && self.life.confirmation().is_given())
     }
 
     fn tell_news(&mut self) -> Result<()> {
@@ -339,11 +332,16 @@ impl Server {
         self.news.told.store(false, Ordering::Release);
         let exit = self.life.exit().get();
         let ready = self.life.ready().is_given();
+        let confirmed = self.life.confirmation().given();
         self.tell_console()?;
         self.tell_reached()?;
         if ready && !self.ready_told {
             self.ready_told = true;
             send(&self.channel, &Report::Ready)?;
+        }
+        if let (false, Some(generation)) = (self.confirmed_told, confirmed) {
+            self.confirmed_told = true;
+            send(&self.channel, &Report::Confirmed(generation))?;
         }
         if let Some(exit) = exit
             && !self.exit_told
@@ -407,6 +405,12 @@ fn send(channel: &Channel, report: &Report) -> Result<()> {
         Ok(()) | Err(ChannelError::Closed) => Ok(()),
         Err(error) => Err(protocol_error(&error.to_string())),
     }
+}
+
+/// Leaves state in a file of the embedder's.
+fn leave(file: &File, bytes: &[u8]) -> Result<()> {
+    file.write_all_at(bytes, 0)
+        .map_err(|error| Error::new(kind_of(&error), "the guest's state cannot be handed over").with_source(error))
 }
 
 fn protocol_error(what: &str) -> Error {

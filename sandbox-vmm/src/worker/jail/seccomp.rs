@@ -40,12 +40,13 @@ struct Allowed {
 }
 
 const ALL: &[Role] = &[Role::Vcpu, Role::Events, Role::Control];
-/// Threads that work devices off.
-const DEVICES: &[Role] = &[Role::Vcpu, Role::Events];
+/// Threads that work devices off: the control thread too, which serves what came at a device while it held it still.
+const DEVICES: &[Role] = ALL;
 const VCPU: &[Role] = &[Role::Vcpu];
 const EVENTS: &[Role] = &[Role::Events];
 const CONTROL: &[Role] = &[Role::Control];
 
+/// The first one is what a vCPU does at each exit.
 const VCPU_IOCTLS: &[(u64, &str)] = &[
     (0xae80, "KVM_RUN"),
     (0x4008_ae61, "KVM_IRQ_LINE"),
@@ -54,9 +55,28 @@ const VCPU_IOCTLS: &[(u64, &str)] = &[
     (0xaead, "KVM_KVMCLOCK_CTRL"),
     (0x4004_54d0, "TUNSETOFFLOAD"),
     (0x5421, "FIONBIO"),
+    // Its state, for a snapshot or a fork.
+    (0xc004_ae02, "KVM_GET_MSR_INDEX_LIST"),
+    (0x8400_ae8e, "KVM_GET_LAPIC"),
+    (0xc008_ae88, "KVM_GET_MSRS"),
+    (0x8040_ae9f, "KVM_GET_VCPU_EVENTS"),
+    (0x8004_ae98, "KVM_GET_MP_STATE"),
+    (0x8080_aea1, "KVM_GET_DEBUGREGS"),
+    (0xaea3, "KVM_GET_TSC_KHZ"),
+    (0x9000_aea4, "KVM_GET_XSAVE"),
+    (0x9000_aecf, "KVM_GET_XSAVE2"),
+    (0x8188_aea6, "KVM_GET_XCRS"),
 ];
 const EVENTS_IOCTLS: &[(u64, &str)] = &[(0x4008_ae61, "KVM_IRQ_LINE"), (0x5421, "FIONBIO")];
-const CONTROL_IOCTLS: &[(u64, &str)] = &[(0x4008_ae61, "KVM_IRQ_LINE")];
+const CONTROL_IOCTLS: &[(u64, &str)] = &[
+    (0x4008_ae61, "KVM_IRQ_LINE"),
+    (0x5421, "FIONBIO"),
+    // The machine's state, for a snapshot or a fork.
+    (0xc208_ae62, "KVM_GET_IRQCHIP"),
+    (0x8070_ae9f, "KVM_GET_PIT2"),
+    (0x8030_ae7c, "KVM_GET_CLOCK"),
+    (0x4010_ae42, "KVM_GET_DIRTY_LOG"),
+];
 
 const NOT_EXECUTABLE: Arguments = Arguments::Without(2, libc::PROT_EXEC as u64, "PROT_EXEC");
 
@@ -85,7 +105,7 @@ const CALLS: &[Allowed] = allowed! {
     SYS_readv, DEVICES;
     SYS_writev, DEVICES;
     SYS_pread64, ALL;
-    SYS_pwrite64, DEVICES;
+    SYS_pwrite64, ALL;
     SYS_preadv, DEVICES;
     SYS_pwritev, DEVICES;
     SYS_preadv2, DEVICES;
@@ -101,7 +121,7 @@ const CALLS: &[Allowed] = allowed! {
     SYS_sendmsg, ALL;
     SYS_accept4, DEVICES;
     SYS_shutdown, DEVICES;
-    SYS_socketpair, VCPU, Arguments::OneOf(0, &[(libc::AF_UNIX as u64, "AF_UNIX")]);
+    SYS_socketpair, DEVICES, Arguments::OneOf(0, &[(libc::AF_UNIX as u64, "AF_UNIX")]);
     SYS_epoll_ctl, DEVICES;
     SYS_epoll_wait, DEVICES;
     SYS_epoll_pwait, DEVICES;
@@ -109,7 +129,10 @@ const CALLS: &[Allowed] = allowed! {
     SYS_ppoll, ALL;
     SYS_close, ALL;
     // What the standard library makes sure of before it closes one, in debug builds.
-    SYS_fcntl, ALL, Arguments::OneOf(1, &[(libc::F_GETFD as u64, "F_GETFD")]);
+    SYS_fcntl, VCPU, Arguments::OneOf(1, &[(libc::F_GETFD as u64, "F_GETFD")]);
+    SYS_fcntl, EVENTS, Arguments::OneOf(1, &[(libc::F_GETFD as u64, "F_GETFD")]);
+    // Frozen memory is sealed before it is anybody else's.
+    SYS_fcntl, CONTROL, Arguments::OneOf(1, &[(libc::F_GETFD as u64, "F_GETFD"), (libc::F_ADD_SEALS as u64, "F_ADD_SEALS")]);
     // Memory.
     SYS_mmap, ALL, NOT_EXECUTABLE;
     SYS_mprotect, ALL, NOT_EXECUTABLE;

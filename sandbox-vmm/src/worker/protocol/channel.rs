@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 /// Version of the messages. A worker of another version is refused, whichever side is the older one.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Tells a message from whatever else may be read from a descriptor that is no channel.
 const MAGIC: u16 = 0x5bce;
 /// Bytes of the header: magic, version, and the message's length.
@@ -23,8 +23,9 @@ pub(in crate::worker) const PACKET: usize = 48 << 10;
 /// Longest message to a worker, in bytes: a spec of the greatest length, escaped, and a kernel that is small enough to
 /// be copied.
 const MAX_MESSAGE: usize = 4 << 20;
-/// Most descriptors with one message: a disk or tap per device, kernel, initrd, and the sockets of a socket device.
-const MAX_DESCRIPTORS: usize = 32;
+/// Most descriptors with one message: a disk or tap per device, the sockets of a socket device, and kernel and initrd or
+/// the state and the files of a clone's memory.
+const MAX_DESCRIPTORS: usize = 48;
 
 /// Why a message did not come or go.
 #[derive(Debug, thiserror::Error)]
@@ -278,8 +279,8 @@ mod tests {
             (b"short", "too short"),
             (b"no message at all", "does not begin"),
             (b"\xce\x5b\x09\x00\x01\x00\x00\x00\x07", "version 9"),
-            (b"\xce\x5b\x01\x00\x09\x00\x00\x00\x07", "not what it says"),
-            (b"\xce\x5b\x01\x00\x02\x00\x00\x00\x07\x07", "left behind"),
+            (b"\xce\x5b\x02\x00\x09\x00\x00\x00\x07", "not what it says"),
+            (b"\xce\x5b\x02\x00\x02\x00\x00\x00\x07\x07", "left behind"),
         ];
         for (packet, expected) in packets {
             near.send_with_fds(&[packet], &[]).unwrap();

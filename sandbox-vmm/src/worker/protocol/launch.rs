@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::store::{InitrdParts, KernelParts};
 use crate::machine::host::KvmFacts;
+use crate::memory::image::PartRecord;
+use crate::renewal::NewIdentity;
 
 /// What a worker needs before it knows its sandbox.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,10 +41,10 @@ pub struct Filters {
     pub control: Vec<u8>,
 }
 
-/// A sandbox. Its descriptors come in the order of the fields: the kernel's file and the initrd's, if they have one; a
-/// file per disk; a tap per network; and for a socket device its listener and the broker of the guest's connections.
+/// What every sandbox has, however its machine is made. Its descriptors, behind those of the machine: a file per disk; a
+/// tap per network; and for a socket device its listener and the broker of the guest's connections.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Launch {
+pub struct Setting {
     /// Its name.
     pub id: String,
     /// Its spec, as JSON.
@@ -51,10 +53,41 @@ pub struct Launch {
     pub cpu_timeline: bool,
     /// With the time since the worker's beginning, not since this message.
     pub cpu_from_birth: bool,
+    /// Addresses of its network cards.
+    pub macs: Vec<[u8; 6]>,
+}
+
+/// A sandbox that boots. The descriptors of the machine: the kernel's file and the initrd's, if they have one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// What every sandbox has.
+    pub setting: Setting,
     /// Its kernel.
     pub kernel: KernelParts,
     /// Its initial RAM disk.
     pub initrd: Option<InitrdParts>,
-    /// Addresses of its network cards.
-    pub macs: Vec<[u8; 6]>,
+}
+
+/// A sandbox that goes on where another one stood. The descriptors of the machine: its state, as in a snapshot's folder;
+/// then the files of its memory.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Revive {
+    /// What every sandbox has.
+    pub setting: Setting,
+    /// Its memory.
+    pub memory: MemoryParts,
+    /// The snapshot that its memory is of.
+    pub snapshot: Option<[u8; 16]>,
+    /// What it is told of its own.
+    pub identity: Option<NewIdentity>,
+}
+
+/// What a clone's memory is made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum MemoryParts {
+    /// Parts of this many sealed files.
+    Image(u8, Vec<PartRecord>),
+    /// The memory files of a snapshot, the oldest first, each with its digest where that is to be verified. Which pages
+    /// count stands in the state.
+    Files(Vec<Option<String>>),
 }

@@ -10,10 +10,11 @@ mod launch;
 
 use std::borrow::Cow;
 
-use sandbox_core::{Error, ErrorKind, Exit, Phase, Stats, Weakness};
+use sandbox_core::{Error, ErrorKind, Exit, Phase, Stats, Uniqueness, Weakness};
 use serde::{Deserialize, Serialize};
 
-pub use launch::{Filters, JailPlan, Launch, Preparation};
+use crate::memory::image::PartRecord;
+pub use launch::{Filters, JailPlan, Launch, MemoryParts, Preparation, Revive, Setting};
 
 /// Console output in one report, in bytes: with everything around it less than a packet.
 pub const CONSOLE_PIECE: usize = 32 << 10;
@@ -36,6 +37,8 @@ pub enum Request {
     Prepare(Box<Preparation>),
     /// Make the machine. The descriptors are described in [`Launch`].
     Launch(Box<Launch>),
+    /// Make the machine as another one stood. The descriptors are described in [`Revive`].
+    Revive(Box<Revive>),
     /// `start`.
     Start,
     /// `pause`.
@@ -48,6 +51,19 @@ pub enum Request {
     Stop,
     /// `stats`.
     Stats,
+    /// Write the memory of the guest as it is to the memory file of a snapshot, the first descriptor, and its state to
+    /// the second, with the pages that count as the only layer.
+    Snapshot {
+        /// What tells the snapshot from every other.
+        identity: [u8; 16],
+        /// The snapshot that this one is a difference to.
+        base: Option<[u8; 16]>,
+    },
+    /// The snapshot of this identity is safe on the disk.
+    Kept([u8; 16]),
+    /// Freeze the guest's memory; what no image holds yet goes to the first descriptor, which is then sealed, and the
+    /// state to the second.
+    Freeze,
     /// `console_write`.
     ConsoleInput(#[serde(with = "bytes")] Vec<u8>),
 }
@@ -74,6 +90,8 @@ pub enum Report {
     },
     /// The guest says that it is ready.
     Ready,
+    /// The guest has taken the identity of this generation.
+    Confirmed(u32),
     /// The guest ended; all its output was told before.
     Exited(Exit),
 }
@@ -91,6 +109,11 @@ pub enum Answer {
     Taken(u64),
     /// The counters.
     Stats(Box<Stats>),
+    /// The clone is made, and its guest is told this.
+    Revived(Uniqueness),
+    /// The guest's frozen memory: parts of the files of the image that it was laid over before, and behind them of the
+    /// one that was handed over.
+    Frozen(Vec<PartRecord>),
 }
 
 /// A phase and when it was reached.

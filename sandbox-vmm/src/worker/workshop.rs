@@ -1,0 +1,165 @@
+//! Making a machine in a worker, by the same code as in the embedder's process.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use sandbox_core::spec::SandboxSpec;
+use sandbox_core::timeline::Recorder;
+use sandbox_core::{ConsoleLog, Error, ErrorKind, Result, Uniqueness};
+
+use super::confine::Confined;
+use super::jail::rlimits;
+use super::launch::{self, Descriptors, TakenMemory};
+use super::protocol::{Answer, Filters, Launch, Revive, Setting};
+use super::server::News;
+use crate::assemble::{self, Draft, MemorySource, OpenDevices, Parts, Revival};
+use crate::backend::process_cpu_nanoseconds;
+use crate::dialect;
+use crate::memory::GuestMemory;
+use crate::renewal::NewIdentity;
+use crate::sandbox::confirmation::Confirmation;
+use crate::sandbox::life::Life;
+use crate::sandbox::ready::{Readiness, ReadySignal};
+use crate::sandbox::shared::Shared;
+use crate::sandbox::{KvmSandbox, Outlets};
+use crate::snapshot::memory_file::{self, MemoryState};
+use crate::snapshot::saved::SavedMachine;
+use crate::snapshot::section::{Identity, MAX_STATE_BYTES, StateFile};
+
+/// What a worker makes its machine with.
+pub struct Workshop {
+    /// The host's KVM, and what else sandboxes share, of which there is one here.
+    pub shared: Arc<Shared>,
+    /// What its threads are confined by.
+    pub filters: Option<Filters>,
+    /// What was handed over.
+    pub fds: Descriptors,
+    /// Wakes who tells what happens to the guest.
+    pub news: Arc<News>,
+}
+
+/// A sandbox that is made.
+pub struct Built {
+    /// The sandbox.
+    pub sandbox: KvmSandbox,
+    /// Its life.
+    pub life: Arc<Life>,
+    /// Processor time counts from the process's beginning.
+    pub born: bool,
+    /// What the guest of a clone is told.
+    told: Option<Uniqueness>,
+}
+
+impl Built {
+    /// The answer to who had it made.
+    pub fn answer(&self) -> Answer {
+        self.told.map_or(Answer::Done, Answer::Revived)
+    }
+}
+
+impl Workshop {
+    /// One that boots.
+    pub fn launch(mut self, message: Launch) -> Result<Built> {
+        let Launch {
+            setting,
+            kernel,
+            initrd,
+        } = message;
+        let spec = SandboxSpec::from_json(setting.spec.as_bytes())?;
+        let outlets = self.outlets(&setting, &spec);
+        let opened = launch::take_over(&spec, kernel, initrd, &setting.macs, &mut self.fds)?;
+        limit_file_size(&spec, &opened.devices)?;
+        let image = opened.kernel.image();
+        let plan = dialect::select(&spec, image)?.plan(&spec, image)?;
+        let Shared { host, library, .. } = &*self.shared;
+        let draft = Draft::new(host, &spec, plan, &opened.kernel)?;
+        let parts = assemble::assemble(host, library, &spec, &draft, opened, &outlets)?;
+        self.finish(setting, parts, outlets)
+    }
+
+    /// One that goes on where another one stood.
+    pub fn revive(mut self, message: Revive) -> Result<Built> {
+        let Revive {
+            setting,
+            memory,
+            snapshot,
+            identity,
+        } = message;
+        let spec = SandboxSpec::from_json(setting.spec.as_bytes())?;
+        let outlets = self.outlets(&setting, &spec);
+        let bytes = launch::read_state(&File::from(self.fds.next()?))?;
+        let state = StateFile::parse(&bytes)?;
+        let saved = SavedMachine::read(&state)?;
+        let stored = match &memory {
+            super::protocol::MemoryParts::Files(_) => Some(state.get::<MemoryState>()?),
+            super::protocol::MemoryParts::Image(..) => None,
+        };
+        let memory = TakenMemory::new(memory, spec.memory, stored, &mut self.fds)?;
+        let devices = launch::take_devices(&spec, &setting.macs, &mut self.fds)?;
+        limit_file_size(&spec, &devices)?;
+        let fill;
+        let source = match &memory {
+            TakenMemory::Image(image) => MemorySource::Image(image),
+            TakenMemory::Files(files, digests) => {
+                let digests: Vec<Option<&str>> = digests.iter().map(Option::as_deref).collect();
+                fill = move |memory: &GuestMemory| memory_file::read_all(files, &digests, memory);
+                MemorySource::Filled(&fill)
+            }
+        };
+        let generation = identity.as_ref().map_or(0, NewIdentity::generation);
+        let revival = Revival {
+            saved: &saved,
+            memory: &source,
+            snapshot: snapshot.map(Identity),
+            identity,
+        };
+        let Shared { host, library, .. } = &*self.shared;
+        let (parts, told) = assemble::revive(host, library, revival, spec, devices, &outlets)?;
+        if saved.ready {
+            outlets.ready.give();
+        }
+        let mut built = self.finish(setting, parts, outlets)?;
+        built.sandbox = built.sandbox.with_identity(told, generation);
+        built.told = Some(told);
+        Ok(built)
+    }
+
+    fn outlets(&self, setting: &Setting, spec: &SandboxSpec) -> Outlets {
+        let clock = setting.cpu_timeline.then_some(process_cpu_nanoseconds as _);
+        let recorder = Arc::new(Recorder::start(clock));
+        let (ready, confirmed) = (Arc::clone(&self.news), Arc::clone(&self.news));
+        let console = ConsoleLog::new(assemble::console_capacity(spec));
+        let outlets = Outlets {
+            ready: ReadySignal::told(Arc::clone(&recorder), move || ready.tell()),
+            confirmation: Arc::new(Confirmation::told(move || confirmed.tell())),
+            ..Outlets::new(recorder, console)
+        };
+        self.news.listen_to(&outlets.console);
+        outlets
+    }
+
+    fn finish(self, setting: Setting, parts: Parts, outlets: Outlets) -> Result<Built> {
+        let Parts { assembly, counters } = parts;
+        let confinement = Arc::new(Confined::new(self.filters, &setting.id));
+        let life = Life::new(outlets, assembly, self.shared.kick_signal, confinement);
+        let name = self.shared.claim_name(Some(&setting.id))?;
+        let sandbox = KvmSandbox::new(self.shared, name, Arc::clone(&life), Readiness::Started, counters);
+        Ok(Built {
+            sandbox,
+            life,
+            born: setting.cpu_from_birth,
+            told: None,
+        })
+    }
+}
+
+/// Forbids to write a file beyond what this sandbox has to: its disks, its memory in a snapshot or for a fork, its state.
+fn limit_file_size(spec: &SandboxSpec, devices: &OpenDevices) -> Result<()> {
+    let disks = devices.disks.iter().filter_map(|disk| disk.metadata().ok());
+    let sizes = disks.map(|disk| disk.len());
+    let largest = sizes
+        .chain([memory_file::file_size(spec.memory), MAX_STATE_BYTES])
+        .max();
+    rlimits::limit_file_size(largest.unwrap_or(MAX_STATE_BYTES))
+        .map_err(|error| Error::new(ErrorKind::HostFailure, "cannot limit the size of files").with_source(error))
+}

@@ -1,0 +1,24 @@
+//! Snapshots, restores and forks through the trait, once more with the micro-VMs in jailed worker processes.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../snapshot/checker.rs"]
+mod checker;
+#[path = "../snapshot/damage.rs"]
+mod damage;
+#[path = "../snapshot/golden.rs"]
+mod golden;
+#[path = "../snapshot/identity.rs"]
+mod identity;
+#[path = "../snapshot/linux.rs"]
+mod linux;
+#[path = "../snapshot/linux_identity.rs"]
+mod linux_identity;
+#[path = "../snapshot/many.rs"]
+mod many;
+#[path = "../snapshot/network.rs"]
+mod network;
+#[path = "../snapshot/restore.rs"]
+mod restore;
