@@ -8,6 +8,8 @@ mod support;
 mod checker;
 #[path = "../snapshot/damage.rs"]
 mod damage;
+#[path = "../snapshot/fork.rs"]
+mod fork;
 #[path = "../snapshot/golden.rs"]
 mod golden;
 #[path = "../snapshot/identity.rs"]
@@ -16,6 +18,8 @@ mod identity;
 mod linux;
 #[path = "../snapshot/linux_identity.rs"]
 mod linux_identity;
+#[path = "../snapshot/load.rs"]
+mod load;
 #[path = "../snapshot/many.rs"]
 mod many;
 #[path = "../snapshot/network.rs"]

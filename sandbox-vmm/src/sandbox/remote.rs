@@ -7,6 +7,8 @@ use sandbox_core::{Error, ErrorKind, Result, Verb};
 
 use super::KvmSandbox;
 use super::snapshot::store;
+use crate::devices::virtio::DeviceState;
+use crate::devices::virtio::block::with_files;
 use crate::memory::GuestMemory;
 use crate::memory::image::{MemoryImage, PartRecord};
 use crate::snapshot::memory_file::{Layer, MemoryState};
@@ -46,13 +48,25 @@ impl KvmSandbox {
         kept.ok_or_else(|| self.wrong_state("note a snapshot of"))
     }
 
-    /// Freezes the guest's memory, what is new of it in `file`. Returns the state, and the parts of the files that its
-    /// image had before, with `file` behind them.
+    /// Freezes the guest's memory, what is new of it in `file`, and copies what it wrote to its private disks to `layers`, one
+    /// each. Returns the state, and the parts of the files that its image had before, with `file` behind them.
     ///
     /// # Errors
     /// The wrong state, or a host without memory for it.
-    pub fn freeze(&self, file: File) -> Result<(Vec<u8>, Vec<PartRecord>)> {
+    pub fn freeze(&self, file: File, layers: Vec<File>) -> Result<(Vec<u8>, Vec<PartRecord>)> {
+        with_files(layers, || self.freeze_in(file))
+    }
+
+    fn freeze_in(&self, file: File) -> Result<(Vec<u8>, Vec<PartRecord>)> {
         self.life.capture(Verb::Fork, &self.shared.host, false, |captured| {
+            for device in &captured.saved.devices.virtio {
+                if let DeviceState::Block(disk) = &device.device {
+                    disk.written.leave().map_err(|error| {
+                        let context = "the host has no memory for a copy of a private disk";
+                        Error::new(ErrorKind::HostExhausted, context).with_source(error)
+                    })?;
+                }
+            }
             let memory = captured.memory();
             let before = files_of(memory);
             let image = MemoryImage::freeze_in(memory, |_| Ok(file))?;

@@ -45,6 +45,8 @@ pub struct WorkerSandbox {
     pub(super) hypercalls_only: bool,
     /// What the guest was told of its own; `None` if it is no clone.
     pub(super) told: Option<Uniqueness>,
+    /// Sizes of its private disks in bytes.
+    pub(super) private_disks: Vec<u64>,
     /// The image that the worker's memory is laid over, as the worker has it: parts and files in the same order.
     pub(super) image: Mutex<Option<Arc<MemoryImage>>>,
 }

@@ -25,6 +25,7 @@ use super::launch::{Cargo, CloneMemory, read_state};
 use super::making::{self, Order, Pending};
 use super::nonsense;
 use super::protocol::{Answer, Request};
+use crate::devices::virtio::block::Layer;
 use crate::memory::image::{ImageWriter, MemoryImage};
 use crate::memory::sealed;
 use crate::sandbox::clone::{Berth, Original, berths, check_fork};
@@ -37,6 +38,16 @@ use crate::snapshot::section::StateFile;
 /// Bytes of guest memory that a worker copies in a second at the least: a disk that is slower than that counts as one that
 /// hangs.
 const SLOWEST_COPY: u64 = 16 << 20;
+
+/// A sandbox as it stood still for its clones.
+struct Still {
+    saved: SavedMachine,
+    /// The same for their workers.
+    state: File,
+    image: Arc<MemoryImage>,
+    /// What it had written to its private disks, and their sizes.
+    layers: Vec<(File, u64)>,
+}
 
 impl WorkerSandbox {
     /// Has the worker write its part of the folder, and then does what the options say.
@@ -96,12 +107,16 @@ impl WorkerSandbox {
     }
 
     /// Has the memory frozen, and returns all that clones are made of.
-    fn freeze(&self) -> Result<(SavedMachine, Vec<u8>, Arc<MemoryImage>)> {
+    fn freeze(&self) -> Result<Still> {
         let link = &self.proxy.link;
         let memory = self.origin.spec.memory;
         let file = ImageWriter::new_file(memory).map_err(exhausted)?;
         let state = state_file()?;
-        let fds = [file.as_fd(), state.as_fd()];
+        let layer = |bytes: &u64| sealed::create(c"sandbox-disk", Layer::file_size(*bytes)).map(|file| (file, *bytes));
+        let layers = self.private_disks.iter().map(layer);
+        let layers: Vec<(File, u64)> = layers.collect::<std::io::Result<_>>().map_err(exhausted)?;
+        let mut fds = vec![file.as_fd(), state.as_fd()];
+        fds.extend(layers.iter().map(|(file, _)| file.as_fd()));
         let answer = link.call_long(Request::Freeze, &fds, self.copying(), "freeze its guest's memory")?;
         let Answer::Frozen(records) = answer else {
             return Err(nonsense(link));
@@ -125,7 +140,12 @@ impl WorkerSandbox {
         let saved = saved.and_then(|state| SavedMachine::read(&state));
         let saved = saved.map_err(|error| self.disbelieve(&error))?;
         self.must_be_ours(&saved.origin)?;
-        Ok((saved, bytes, image))
+        Ok(Still {
+            saved,
+            state: state_of(&bytes)?,
+            image,
+            layers,
+        })
     }
 
     /// A worker's word of what its machine was made by. Its clones are opened files and networks by it.
@@ -150,43 +170,28 @@ impl WorkerSandbox {
 impl Fork for WorkerSandbox {
     fn fork(&self, count: u32, options: &RestoreOptions) -> Result<Vec<Restored>> {
         check_fork(count, options)?;
-        self.refuse_private_disks()?;
         let turn = self.proxy.turn();
         self.proxy.lifecycle().check(Verb::Fork)?;
         let berths = berths(&self.home.shared, &self.origin.spec, count, options)?;
-        let (saved, bytes, image) = self.freeze()?;
+        let still = self.freeze()?;
         drop(turn);
-        let state = state_of(&bytes)?;
+        let Still { saved, image, .. } = &still;
         let original = Original {
-            saved: &saved,
+            saved,
             snapshot: None,
             renewed: !options.keep_identity,
         };
-        let memory = CloneMemory::image(&image);
-        let begin = |berth| begin_clone(&self.home, berth, &original, &state, &memory);
+        let memory = CloneMemory::image(image);
+        let begin = |berth| begin_clone(&self.home, berth, &original, (&still.state, &memory, &still.layers));
         let pending: Vec<Pending> = berths.into_iter().map(begin).collect::<Result<_>>()?;
         let clones: Vec<Restored> = pending
             .into_iter()
-            .map(|pending| complete(pending, Some(&image)))
+            .map(|pending| complete(pending, Some(image)))
             .collect::<Result<_>>()?;
         if options.start {
             clones.iter().try_for_each(|clone| clone.sandbox.resume())?;
         }
         Ok(clones)
-    }
-}
-
-impl WorkerSandbox {
-    /// What was written to a private disk is in files of the worker's own.
-    fn refuse_private_disks(&self) -> Result<()> {
-        match self.origin.spec.disks.iter().position(|disk| disk.private) {
-            Some(index) => {
-                let context = "what the guest wrote to a private disk stays in its worker and cannot be handed to a clone; \
-                               give it a file of its own to write, or let the sandbox live in_process";
-                Err(Error::unsupported(format!("disks[{index}].private"), context))
-            }
-            None => Ok(()),
-        }
     }
 }
 
@@ -220,7 +225,7 @@ pub fn restore(home: &Home, reopened: Reopened, options: &RestoreOptions) -> Res
         }
     };
     let state = state_of(&writer.finish())?;
-    let pending = begin_clone(home, berth, &original, &state, &memory)?;
+    let pending = begin_clone(home, berth, &original, (&state, &memory, &[]))?;
     complete(pending, mirror.as_ref())
 }
 
@@ -228,8 +233,7 @@ fn begin_clone(
     home: &Home,
     berth: Berth,
     original: &Original<'_>,
-    state: &File,
-    memory: &CloneMemory<'_>,
+    (state, memory, layers): (&File, &CloneMemory<'_>, &[(File, u64)]),
 ) -> Result<Pending> {
     let (readiness, identity) = berth.arrival(original)?;
     if let Some(identity) = &identity {
@@ -257,6 +261,7 @@ fn begin_clone(
     let cargo = Cargo::Clone {
         state,
         memory,
+        layers,
         snapshot: original.snapshot,
         identity,
     };

@@ -13,11 +13,14 @@ use super::protocol::channel::Channel;
 use super::protocol::{Launch, MemoryParts, Request, Revive, Setting};
 use crate::assemble::{OpenDevices, OpenNetwork, Opened};
 use crate::boot::store::{InitrdParts, KernelParts, StoredInitrd, StoredKernel};
+use crate::devices::virtio::DeviceState;
+use crate::devices::virtio::block::Written;
 use crate::devices::virtio::vsock::{Connector, HostSockets};
 use crate::memory::image::{MemoryImage, PartRecord};
 use crate::renewal::NewIdentity;
 use crate::snapshot::folder::Folder;
 use crate::snapshot::memory_file::{MemoryFile, MemoryState};
+use crate::snapshot::saved::SavedMachine;
 use crate::snapshot::section::{Identity, MAX_STATE_BYTES};
 
 /// What a worker makes a machine of, beside its devices.
@@ -30,6 +33,8 @@ pub enum Cargo<'a> {
         state: &'a File,
         /// Its memory.
         memory: &'a CloneMemory<'a>,
+        /// What was written to the private disks of the original, in the order of its spec, and the disks' sizes.
+        layers: &'a [(File, u64)],
         /// The snapshot that the memory is of.
         snapshot: Option<Identity>,
         /// What it is told of its own.
@@ -125,14 +130,17 @@ pub fn hand_over<'a>(
         Cargo::Clone {
             state,
             memory,
+            layers,
             snapshot,
             identity,
         } => {
             fds.push(state.as_fd());
             fds.extend(memory.fds());
+            fds.extend(layers.iter().map(|(file, _)| file.as_fd()));
             Request::Revive(Box::new(Revive {
                 setting,
                 memory: memory.parts(),
+                layers: layers.iter().map(|(_, bytes)| *bytes).collect(),
                 snapshot: snapshot.map(|snapshot| snapshot.0),
                 identity: identity.clone(),
             }))
@@ -162,6 +170,11 @@ impl Descriptors {
     /// There is none.
     pub fn next(&mut self) -> Result<OwnedFd> {
         self.0.next().ok_or_else(incomplete)
+    }
+
+    /// All that are left.
+    pub fn rest(self) -> Vec<File> {
+        self.0.map(File::from).collect()
     }
 
     /// The next ones.
@@ -250,6 +263,23 @@ impl TakenMemory {
             }
         }
     }
+}
+
+/// Puts what was written to the original's private disks, of these sizes, into its state.
+///
+/// # Errors
+/// What does not fit together.
+pub fn take_layers(saved: &mut SavedMachine, sizes: &[u64], fds: &mut Descriptors) -> Result<()> {
+    let disks = saved.origin.spec.disks.iter().zip(&mut saved.devices.virtio);
+    let private = disks.filter(|(disk, _)| disk.private);
+    for ((_, device), bytes) in private.zip(sizes) {
+        let file = File::from(fds.next()?);
+        let DeviceState::Block(state) = &mut device.device else {
+            return Err(incomplete());
+        };
+        state.written = Written::left_in(file, *bytes).map_err(|error| incomplete().with_source(error))?;
+    }
+    Ok(())
 }
 
 /// The state that somebody left in a file, however much that is. Several may read it at a time, by one descriptor.

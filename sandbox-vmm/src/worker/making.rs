@@ -15,7 +15,9 @@ use super::protocol::channel::Channel;
 use super::proxy::Proxy;
 use super::{Hired, nonsense};
 use crate::assemble::OpenDevices;
+use crate::devices::virtio::block::size_of_disk;
 use crate::devices::virtio::vsock::HostSockets;
+use crate::error::with_cause;
 use crate::sandbox::Outlets;
 use crate::sandbox::clone::with_clock;
 use crate::sandbox::shared::Name;
@@ -55,6 +57,7 @@ pub fn begin(home: &Home, order: Order, cargo: &Cargo<'_>, devices: OpenDevices)
         Cargo::Boot(..) => Lifecycle::created(),
         Cargo::Clone { .. } => Lifecycle::paused(),
     };
+    let private_disks = private_disks(&order.origin, &devices)?;
     let sandbox = WorkerSandbox {
         home: home.clone(),
         name: order.name,
@@ -64,6 +67,7 @@ pub fn begin(home: &Home, order: Order, cargo: &Cargo<'_>, devices: OpenDevices)
         origin: order.origin,
         hypercalls_only: order.hypercalls_only,
         told: None,
+        private_disks,
         image: Mutex::new(None),
     };
     match hand_over(&sandbox, &hired, cargo, devices) {
@@ -96,6 +100,13 @@ fn hand_over(sandbox: &WorkerSandbox, hired: &Hired, cargo: &Cargo<'_>, mut devi
     }
     // The worker has its own descriptors of the rest: what the guest uses does not live on here.
     Ok(made)
+}
+
+fn private_disks(origin: &Origin, devices: &OpenDevices) -> Result<Vec<u64>> {
+    let disks = origin.spec.disks.iter().zip(&devices.disks);
+    let private = disks.filter(|(disk, _)| disk.private);
+    let sizes: std::result::Result<_, _> = private.map(|(_, file)| size_of_disk(file)).collect();
+    sizes.map_err(|error| with_cause(ErrorKind::InvalidSpec, error))
 }
 
 /// Whoever is told of the failure finds nothing left behind.

@@ -315,7 +315,7 @@ impl Server {
 
     fn freeze(&self, mut fds: Descriptors) -> Result<Vec<PartRecord>> {
         let (memory, state) = (File::from(fds.next()?), File::from(fds.next()?));
-        let (bytes, records) = self.sandbox.freeze(memory)?;
+        let (bytes, records) = self.sandbox.freeze(memory, fds.rest())?;
         leave(&state, &bytes)?;
         Ok(records)
     }

@@ -14,6 +14,7 @@ use super::protocol::{Answer, Filters, Launch, Revive, Setting};
 use super::server::News;
 use crate::assemble::{self, Draft, MemorySource, OpenDevices, Parts, Revival};
 use crate::backend::process_cpu_nanoseconds;
+use crate::devices::virtio::block::Layer;
 use crate::dialect;
 use crate::memory::GuestMemory;
 use crate::renewal::NewIdentity;
@@ -82,6 +83,7 @@ impl Workshop {
         let Revive {
             setting,
             memory,
+            layers,
             snapshot,
             identity,
         } = message;
@@ -89,12 +91,13 @@ impl Workshop {
         let outlets = self.outlets(&setting, &spec);
         let bytes = launch::read_state(&File::from(self.fds.next()?))?;
         let state = StateFile::parse(&bytes)?;
-        let saved = SavedMachine::read(&state)?;
+        let mut saved = SavedMachine::read(&state)?;
         let stored = match &memory {
             super::protocol::MemoryParts::Files(_) => Some(state.get::<MemoryState>()?),
             super::protocol::MemoryParts::Image(..) => None,
         };
         let memory = TakenMemory::new(memory, spec.memory, stored, &mut self.fds)?;
+        launch::take_layers(&mut saved, &layers, &mut self.fds)?;
         let devices = launch::take_devices(&spec, &setting.macs, &mut self.fds)?;
         limit_file_size(&spec, &devices)?;
         let fill;
@@ -156,7 +159,8 @@ impl Workshop {
 /// Forbids to write a file beyond what this sandbox has to: its disks, its memory in a snapshot or for a fork, its state.
 fn limit_file_size(spec: &SandboxSpec, devices: &OpenDevices) -> Result<()> {
     let disks = devices.disks.iter().filter_map(|disk| disk.metadata().ok());
-    let sizes = disks.map(|disk| disk.len());
+    // With what is told of a private one's content.
+    let sizes = disks.map(|disk| Layer::file_size(disk.len()));
     let largest = sizes
         .chain([memory_file::file_size(spec.memory), MAX_STATE_BYTES])
         .max();

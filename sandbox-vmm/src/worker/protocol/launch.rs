@@ -76,6 +76,8 @@ pub struct Revive {
     pub setting: Setting,
     /// Its memory.
     pub memory: MemoryParts,
+    /// Bytes of the original's private disks; what was written to each is in a file behind those of the memory.
+    pub layers: Vec<u64>,
     /// The snapshot that its memory is of.
     pub snapshot: Option<[u8; 16]>,
     /// What it is told of its own.

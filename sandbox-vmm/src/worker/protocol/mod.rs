@@ -61,8 +61,8 @@ pub enum Request {
     },
     /// The snapshot of this identity is safe on the disk.
     Kept([u8; 16]),
-    /// Freeze the guest's memory; what no image holds yet goes to the first descriptor, which is then sealed, and the
-    /// state to the second.
+    /// Freeze the guest's memory; what no image holds yet goes to the first descriptor, which is then sealed, the state to
+    /// the second, and what it wrote to its private disks to the others, one each.
     Freeze,
     /// `console_write`.
     ConsoleInput(#[serde(with = "bytes")] Vec<u8>),

@@ -201,6 +201,14 @@ pub(crate) struct Inspection {
     pub(crate) bytes: u64,
 }
 
+/// Bytes of a disk.
+///
+/// # Errors
+/// The file is no disk.
+pub fn size_of_disk(file: &File) -> Result<u64, BlockError> {
+    inspect(file).map(|inspection| inspection.bytes)
+}
+
 /// Looks at a file that is to be a disk.
 pub(crate) fn inspect(file: &File) -> Result<Inspection, BlockError> {
     let metadata = file.metadata().map_err(BlockError::Inspect)?;

@@ -1,5 +1,7 @@
 //! What a guest wrote to a disk whose file is only read: kept beside it, in host memory, and gone with the sandbox.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::FromRawFd;
@@ -15,6 +17,20 @@ use super::disk::inspect;
 const BLOCK_SIZE: u64 = 4096;
 /// Blocks per word of the map.
 const WORD_BITS: u64 = u64::BITS as u64;
+
+thread_local! {
+    /// Files for layers that this thread makes, if it cannot make files itself.
+    static LENT: RefCell<VecDeque<File>> = RefCell::default();
+}
+
+/// Does `work` on a thread that cannot make files: those of the layers that it makes are `files`, in their order, each of
+/// [`Layer::file_size`].
+pub fn with_files<T>(files: Vec<File>, work: impl FnOnce() -> T) -> T {
+    LENT.with_borrow_mut(|lent| lent.extend(files));
+    let result = work();
+    LENT.with_borrow_mut(VecDeque::clear);
+    result
+}
 
 /// The written blocks of one disk. It holds no more than the disk's size, which is what a guest that writes everything
 /// costs its host in memory.
@@ -45,6 +61,41 @@ impl Layer {
         Ok(Self {
             content: memory_file(bytes)?,
             written: Mutex::new(vec![0; words]),
+            bytes,
+        })
+    }
+
+    /// Bytes of a file that holds a layer for a disk of `bytes` bytes: the content, and the map behind it.
+    pub fn file_size(bytes: u64) -> u64 {
+        Self::map_position(bytes) + bytes.div_ceil(BLOCK_SIZE).div_ceil(WORD_BITS) * size_of::<u64>() as u64
+    }
+
+    fn map_position(bytes: u64) -> u64 {
+        bytes.next_multiple_of(BLOCK_SIZE)
+    }
+
+    /// Writes the map behind the content, for another process that is handed the file.
+    pub(super) fn leave_map(&self) -> io::Result<()> {
+        let map: Vec<u8> = self.lock().iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.content.write_all_at(&map, Self::map_position(self.bytes))
+    }
+
+    /// The layer over a disk of `bytes` bytes that another process left in `content`, to be duplicated.
+    pub(super) fn left_in(content: File, bytes: u64) -> io::Result<Self> {
+        let words =
+            usize::try_from(bytes.div_ceil(BLOCK_SIZE).div_ceil(WORD_BITS)).map_err(|_| ErrorKind::OutOfMemory)?;
+        let mut map = vec![0; words * size_of::<u64>()];
+        content.read_exact_at(&mut map, Self::map_position(bytes))?;
+        let written = map.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        let written: Vec<u64> = written.collect();
+        // Nothing is written behind the disk's end, whatever a hostile process says.
+        let last = bytes.div_ceil(BLOCK_SIZE) % WORD_BITS;
+        if last != 0 && written.last().is_some_and(|word| word >> last != 0) {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        Ok(Self {
+            written: Mutex::new(written),
+            content,
             bytes,
         })
     }
@@ -152,6 +203,9 @@ fn is_written(map: &[u64], block: u64) -> bool {
 
 /// A file of `bytes` zeroes that takes no memory before they are written.
 fn memory_file(bytes: u64) -> io::Result<File> {
+    if let Some(lent) = LENT.with_borrow_mut(VecDeque::pop_front) {
+        return Ok(lent);
+    }
     // SAFETY: the name is a string with a NUL, which the kernel copies.
     let fd = unsafe { libc::memfd_create(c"sandbox-disk".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {

@@ -29,7 +29,8 @@ pub use config::{BlockConfig, BlockError};
 pub use counters::BlockCounters;
 pub use device::BlockDevice;
 pub(crate) use disk::Disk;
-pub use layer::Layer;
+pub use disk::size_of_disk;
+pub use layer::{Layer, with_files};
 pub use open::open_disk;
 pub use persist::{BlockState, Written};
 

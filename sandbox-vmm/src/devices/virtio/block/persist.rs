@@ -1,5 +1,7 @@
 //! What a disk leaves to the one that takes its place.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,22 @@ impl Written {
             tracing::warn!(%error, "a private disk's content cannot be copied");
             None
         }))
+    }
+
+    /// Leaves what is missing in the file that holds the content, for another process that is handed it.
+    ///
+    /// # Errors
+    /// The host has no memory left.
+    pub fn leave(&self) -> io::Result<()> {
+        self.0.as_deref().map_or(Ok(()), Layer::leave_map)
+    }
+
+    /// What another process left in `file`, of a disk of `bytes` bytes.
+    ///
+    /// # Errors
+    /// A file that holds none.
+    pub fn left_in(file: File, bytes: u64) -> io::Result<Self> {
+        Layer::left_in(file, bytes).map(|layer| Self(Some(Arc::new(layer))))
     }
 
     /// The content for a clone's disk.
