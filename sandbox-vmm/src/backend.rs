@@ -114,9 +114,14 @@ impl KvmBackend {
     ///
     /// # Errors
     /// Anything wrong with the spec or its kernel file, more than [`sandbox_core::pool::MAX_SIZE`], or a host without
-    /// threads left.
+    /// threads left. [`ErrorKind::Unsupported`](sandbox_core::ErrorKind::Unsupported) for a spec whose sandboxes live in
+    /// workers: these are kept ready by [`WorkerOptions::idle`].
     pub fn keep_shells(&self, spec: &SandboxSpec, count: usize) -> Result<()> {
         spec.validate()?;
+        if spec.isolation == Isolation::Worker {
+            let context = "is a worker's, which has a VM of its own; keep workers ready by WorkerOptions::idle";
+            return Err(Error::unsupported("isolation", context));
+        }
         let kind = self.shared.library.shell_kind(spec)?;
         self.shared.library.shells.keep(&self.shared.host, kind, count)
     }
@@ -211,6 +216,7 @@ impl KvmBackend {
                 hypercalls_only: draft.has_hypercalls_only(),
                 readiness,
                 outlets,
+                list: None,
             };
             let cargo = Cargo::Boot(opened.kernel, opened.initrd);
             let pending = worker::begin(&self.home()?, order, &cargo, opened.devices)?;

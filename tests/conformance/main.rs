@@ -74,7 +74,8 @@ macro_rules! behaviours {
 }
 
 conformance! {
-    own_guest: crate::subject::Own;
+    own_guest: crate::subject::Own(sandbox::spec::Isolation::InProcess);
+    own_guest_worker: crate::subject::Own(sandbox::spec::Isolation::Worker);
     linux: crate::subject::Linux;
     runc: crate::subject::Oci("runc");
     crun: crate::subject::Oci("crun");

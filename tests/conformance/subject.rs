@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox::spec::ReadyCheck;
+use sandbox::spec::{Isolation, ReadyCheck};
 use sandbox::{Exit, Sandbox, SandboxSpec};
 
 use crate::support::container::{self, script};
@@ -112,8 +112,17 @@ fn next_tick(sandbox: &dyn Sandbox) -> (String, u64) {
     (word.to_owned(), number.parse().unwrap())
 }
 
-/// The project's own guests in a micro-VM.
-pub struct Own;
+/// The project's own guests in a micro-VM of this home.
+pub struct Own(pub Isolation);
+
+impl Own {
+    fn bare(&self, name: &str, arguments: &[&str]) -> SandboxSpec {
+        SandboxSpec {
+            isolation: self.0,
+            ..bare(name, arguments)
+        }
+    }
+}
 
 impl Subject for Own {
     fn is_here(&self) -> bool {
@@ -121,7 +130,7 @@ impl Subject for Own {
     }
 
     fn speaker(&self) -> SandboxSpec {
-        bare("hello", &[])
+        self.bare("hello", &[])
     }
 
     fn word(&self) -> &'static str {
@@ -133,7 +142,7 @@ impl Subject for Own {
     }
 
     fn ends(&self) -> Vec<(SandboxSpec, Exit)> {
-        let ends = |words: &[&str], exit| (bare("endings", words), exit);
+        let ends = |words: &[&str], exit| (self.bare("endings", words), exit);
         vec![
             ends(&["end=exit"], Exit::Code(0)),
             ends(&["end=exit", "exit=42"], Exit::Code(42)),
@@ -144,20 +153,20 @@ impl Subject for Own {
     }
 
     fn idler(&self) -> Guest {
-        Guest::new(bare("endings", &["end=halt"]))
+        Guest::new(self.bare("endings", &["end=halt"]))
     }
 
     fn writer(&self) -> Guest {
-        Guest::new(bare("endings", &["end=flood"]))
+        Guest::new(self.bare("endings", &["end=flood"]))
     }
 
     fn runner(&self) -> Guest {
-        Guest::new(bare("endings", &["end=spin"]))
+        Guest::new(self.bare("endings", &["end=spin"]))
     }
 
     fn listener(&self) -> (Guest, &'static str, &'static str) {
         (
-            Guest::new(bare("endings", &["end=echo"])),
+            Guest::new(self.bare("endings", &["end=echo"])),
             "good morning\n",
             "GOOD MORNING",
         )
@@ -172,7 +181,7 @@ impl Subject for Own {
     }
 
     fn counter(&self) -> Option<Guest> {
-        let mut spec = bare("clone-check", &[]);
+        let mut spec = self.bare("clone-check", &[]);
         spec.ready = Some(ReadyCheck::BootPort);
         Some(Guest::new(spec))
     }

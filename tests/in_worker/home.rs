@@ -96,6 +96,33 @@ fn a_worker_that_is_killed_is_a_sandbox_that_failed() {
 }
 
 #[test]
+fn a_worker_that_is_killed_in_the_midst_of_a_snapshot_leaves_none() {
+    if !is_root() {
+        return;
+    }
+    let folder = super::support::TempFolder::new();
+    let sandbox = started(&with_tap(bare("endings", &["end=halt"]), "wsnap0"));
+    let worker = worker_of("wsnap0");
+    // It does not answer any more, but the embedder's part of the folder is made.
+    signal(worker, libc::SIGSTOP);
+    std::thread::scope(|scope| {
+        let snapshot = scope.spawn(|| sandbox.snapshot(&folder.path().join("snapshot"), &Default::default()));
+        let begin = Instant::now();
+        while fs::read_dir(folder.path()).unwrap().count() == 0 {
+            assert!(begin.elapsed() < PATIENCE, "no snapshot is begun");
+            std::thread::yield_now();
+        }
+        signal(worker, libc::SIGKILL);
+        let error = snapshot.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WorkerLost, "{error}");
+    });
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(matches!(sandbox.wait(Some(PATIENCE)).unwrap(), Exit::LostWorker(_)));
+    let error = sandbox.snapshot(&folder.path().join("snapshot"), &Default::default());
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::WrongState);
+}
+
+#[test]
 fn a_worker_that_hangs_is_lost_within_the_time_it_has() {
     if !is_root() {
         return;

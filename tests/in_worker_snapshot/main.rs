@@ -24,5 +24,9 @@ mod load;
 mod many;
 #[path = "../snapshot/network.rs"]
 mod network;
+#[path = "../snapshot/paging.rs"]
+mod paging;
+#[path = "../snapshot/pool.rs"]
+mod pool;
 #[path = "../snapshot/restore.rs"]
 mod restore;

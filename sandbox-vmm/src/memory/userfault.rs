@@ -70,8 +70,20 @@ impl Userfault {
     /// # Errors
     /// A kernel without userfaultfd, or a process without the right to serve faults of the kernel (KVM's are).
     pub fn register(mapping: &HostMapping) -> io::Result<Self> {
+        Self::over(open()?, mapping)
+    }
+
+    /// The same for a process that cannot open `device`, which it was handed.
+    ///
+    /// # Errors
+    /// As [`Userfault::register`].
+    pub fn register_by(device: &File, mapping: &HostMapping) -> io::Result<Self> {
+        Self::over(made(made_by(device))?, mapping)
+    }
+
+    fn over(file: File, mapping: &HostMapping) -> io::Result<Self> {
         let userfault = Self {
-            file: open()?,
+            file,
             start: mapping.as_ptr() as u64,
             len: mapping.len() as u64,
         };
@@ -178,16 +190,32 @@ impl Userfault {
     }
 }
 
+/// Opens the device that makes descriptors for page faults.
+///
+/// # Errors
+/// There is none (before Linux 6.1), or this process may not.
+pub fn open_device() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/userfaultfd")
+}
+
+const FLAGS: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
+
+fn made_by(device: &File) -> libc::c_int {
+    // SAFETY: the request takes flags and makes a descriptor.
+    unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW as _, FLAGS) }
+}
+
 /// By the device, whose permissions say who may (Linux from 6.1 on), else by the system call, which wants a capability
 /// or `vm.unprivileged_userfaultfd`.
 fn open() -> io::Result<File> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
-    let descriptor = match OpenOptions::new().read(true).write(true).open("/dev/userfaultfd") {
-        // SAFETY: the request takes flags and makes a descriptor.
-        Ok(device) => unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW as _, flags) },
+    made(match open_device() {
+        Ok(device) => made_by(&device),
         // SAFETY: the call takes flags and makes a descriptor.
-        Err(_) => unsafe { libc::syscall(libc::SYS_userfaultfd, flags) as libc::c_int },
-    };
+        Err(_) => unsafe { libc::syscall(libc::SYS_userfaultfd, FLAGS) as libc::c_int },
+    })
+}
+
+fn made(descriptor: libc::c_int) -> io::Result<File> {
     match descriptor {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: the descriptor was just made and belongs to nobody else.

@@ -12,10 +12,7 @@ use crate::devices::virtio::block::with_files;
 use crate::memory::GuestMemory;
 use crate::memory::image::{MemoryImage, PartRecord};
 use crate::snapshot::memory_file::{Layer, MemoryState};
-use crate::snapshot::section::Identity;
-
-/// What state has for an identity that is of no snapshot.
-const NO_SNAPSHOT: Identity = Identity([0; 16]);
+use crate::snapshot::section::{Identity, NO_SNAPSHOT};
 
 impl KvmSandbox {
     /// Writes the guest's memory as it stands still to the file of snapshot `identity`, and returns its state, in which the

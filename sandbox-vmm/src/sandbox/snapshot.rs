@@ -15,9 +15,10 @@ use super::shared::Shared;
 use crate::assemble::MemorySource;
 use crate::memory::GuestMemory;
 use crate::memory::extent::{self, Extent};
+use crate::memory::userfault::Userfault;
 use crate::snapshot::draft::{Draft, unwritten};
 use crate::snapshot::folder::Folder;
-use crate::snapshot::pager::Pager;
+use crate::snapshot::pager::{self, InFolder, Pager, Paging};
 use crate::snapshot::section::Identity;
 use crate::snapshot::{compatibility, memory_file, overrides};
 
@@ -141,8 +142,15 @@ pub fn restore(shared: &Arc<Shared>, reopened: Reopened, options: &RestoreOption
             berth.fill(shared, &original, &MemorySource::Filled(&fill))
         }
         MemoryRestore::Uffd => {
-            let page =
-                |memory: &GuestMemory| Pager::start(memory, folder.memory_files()?, directory.clone(), folder.identity);
+            let page = |memory: &GuestMemory| {
+                let userfault = Userfault::register(memory.mapping()).map_err(pager::refused)?;
+                let paging = Paging {
+                    identity: folder.identity,
+                    files: folder.memory_files()?,
+                    list: Box::new(InFolder(directory.clone())),
+                };
+                Pager::start(memory, userfault, paging, || {})
+            };
             berth.fill(shared, &original, &MemorySource::Paged(&page))
         }
     }

@@ -30,9 +30,10 @@ use crate::memory::userfault::Userfault;
 pub const WORKING_SET_FILE: &str = "working-set";
 /// The list is complete when no page was asked for in this time, in milliseconds.
 const QUIET: i32 = 500;
-/// Most runs in a list, and its largest file in bytes: a hostile one must not make us read without end.
+/// Most runs in a list: a hostile one must not make us read without end.
 const MAX_RUNS: usize = 1 << 16;
-const MAX_BYTES: u64 = 2 << 20;
+/// The largest list that is read, in bytes.
+pub const MAX_BYTES: u64 = 2 << 20;
 /// How much is read ahead before somebody who waits is looked for, in bytes.
 const AHEAD: u64 = 64 << 10;
 const STACK_SIZE: usize = 128 << 10;
@@ -44,6 +45,47 @@ struct WorkingSet(Vec<Extent>);
 impl SectionState for WorkingSet {
     const KIND: SectionKind = SectionKind::WorkingSet;
     const VERSION: u16 = 1;
+}
+
+/// Where the list of pages to read ahead is kept.
+pub trait ListStore: Send {
+    /// The list that an earlier restore left.
+    fn read(&self) -> Option<Vec<u8>>;
+
+    /// Leaves a list to later restores.
+    ///
+    /// # Errors
+    /// A place that does not take it.
+    fn leave(&self, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// The list in a snapshot's folder.
+pub struct InFolder(pub PathBuf);
+
+impl ListStore for InFolder {
+    fn read(&self) -> Option<Vec<u8>> {
+        read_bounded(&self.0.join(WORKING_SET_FILE), WORKING_SET_FILE, MAX_BYTES).ok()
+    }
+
+    fn leave(&self, bytes: &[u8]) -> io::Result<()> {
+        let list = self.0.join(WORKING_SET_FILE);
+        let partial = list.with_extension(format!("{}.partial", std::process::id()));
+        let left = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, &list));
+        if left.is_err() {
+            let _ = fs::remove_file(&partial);
+        }
+        left
+    }
+}
+
+/// Where pages come from.
+pub struct Paging {
+    /// The snapshot.
+    pub identity: Identity,
+    /// Its memory files, the oldest layer first.
+    pub files: Vec<MemoryFile>,
+    /// Where the list of pages to read ahead is kept.
+    pub list: Box<dyn ListStore>,
 }
 
 /// What is called when pages cannot be served any more.
@@ -73,25 +115,26 @@ impl Failure {
 }
 
 impl Pager {
-    /// Serves the pages of `memory`, which is fresh, from `files`, the oldest layer first. The list of pages to read ahead
-    /// stands in `folder`.
+    /// Serves the pages of `memory`, which is fresh, by `userfault`, on a thread that does `first` before.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the host does not let this process do that.
-    pub fn start(memory: &GuestMemory, files: Vec<MemoryFile>, folder: PathBuf, identity: Identity) -> Result<Self> {
-        let userfault = Userfault::register(memory.mapping()).map_err(|error| {
-            let context = "pages cannot be served on demand: userfaultfd is not to be had; give the process \
-                           CAP_SYS_PTRACE or /dev/userfaultfd, or restore by cow or eager";
-            Error::unsupported("memory", context).with_source(error)
-        })?;
+    /// A host without threads or descriptors left.
+    pub fn start(
+        memory: &GuestMemory,
+        userfault: Userfault,
+        paging: Paging,
+        first: impl FnOnce() + Send + 'static,
+    ) -> Result<Self> {
+        let Paging { identity, files, list } = paging;
         let stored = files
             .iter()
             .fold(Vec::new(), |sum, file| extent::union(&sum, file.extents()));
         memory.mapping().note_content(&stored);
         let stop = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(no_thread)?;
         let (stop, failure) = (Arc::new(stop), Arc::<Failure>::default());
-        let list = folder.join(WORKING_SET_FILE);
-        let ahead = read_list(&list, identity, memory.size());
+        let ahead = list
+            .read()
+            .and_then(|bytes| parse_list(&bytes, identity, memory.size()));
         let service = Service {
             memory: memory.clone(),
             userfault,
@@ -105,7 +148,10 @@ impl Pager {
         let thread = thread::Builder::new()
             .name("sandbox-pager".to_owned())
             .stack_size(STACK_SIZE)
-            .spawn(move || service.run(&stopped, &failed))
+            .spawn(move || {
+                first();
+                service.run(&stopped, &failed);
+            })
             .map_err(no_thread)?;
         Ok(Self {
             thread: Some(thread),
@@ -154,7 +200,7 @@ struct Service {
     recorded: Option<Vec<Extent>>,
     /// What is to be read ahead.
     ahead: std::collections::VecDeque<Extent>,
-    list: PathBuf,
+    list: Box<dyn ListStore>,
     identity: Identity,
 }
 
@@ -271,19 +317,22 @@ impl Service {
         if writer.add(&WorkingSet(recorded)).is_err() {
             return;
         }
-        let partial = self.list.with_extension(format!("{}.partial", std::process::id()));
-        let left = fs::write(&partial, writer.finish()).and_then(|()| fs::rename(&partial, &self.list));
-        if let Err(error) = left {
+        if let Err(error) = self.list.leave(&writer.finish()) {
             tracing::debug!(%error, "the working set is not kept");
-            let _ = fs::remove_file(&partial);
         }
     }
 }
 
-/// The list that an earlier restore left, if it is one of this snapshot.
-fn read_list(path: &std::path::Path, identity: Identity, size: u64) -> Option<Vec<Extent>> {
-    let bytes = read_bounded(path, WORKING_SET_FILE, MAX_BYTES).ok()?;
-    let file = StateFile::parse(&bytes).ok()?;
+/// The error for a host that does not let this process serve page faults.
+pub fn refused(error: io::Error) -> Error {
+    let context = "pages cannot be served on demand: userfaultfd is not to be had; give the process CAP_SYS_PTRACE or \
+                   /dev/userfaultfd, or restore by cow or eager";
+    Error::unsupported("memory", context).with_source(error)
+}
+
+/// The list that an earlier restore left, if it is one of this snapshot, whose guest has `size` bytes of memory.
+pub fn parse_list(bytes: &[u8], identity: Identity, size: u64) -> Option<Vec<Extent>> {
+    let file = StateFile::parse(bytes).ok()?;
     let WorkingSet(runs) = file.get().ok()?;
     let sound = runs.len() <= MAX_RUNS && runs.iter().all(|run| extent::are_sound(&[*run], size));
     (sound && file.identity() == identity).then_some(runs)

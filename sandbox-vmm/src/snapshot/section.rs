@@ -31,6 +31,9 @@ pub const MAX_STATE_BYTES: u64 = 16 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity(pub [u8; 16]);
 
+/// What state has for an identity that is of no snapshot.
+pub const NO_SNAPSHOT: Identity = Identity([0; 16]);
+
 impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -28,12 +28,14 @@ use super::protocol::{Answer, Request};
 use crate::devices::virtio::block::Layer;
 use crate::memory::image::{ImageWriter, MemoryImage};
 use crate::memory::sealed;
+use crate::memory::userfault::open_device;
 use crate::sandbox::clone::{Berth, Original, berths, check_fork};
 use crate::sandbox::snapshot::Reopened;
 use crate::snapshot::draft::Draft;
 use crate::snapshot::folder::parse_state;
+use crate::snapshot::pager::{self, InFolder, ListStore, parse_list};
 use crate::snapshot::saved::{Origin, SavedMachine};
-use crate::snapshot::section::StateFile;
+use crate::snapshot::section::{Identity, StateFile};
 
 /// Bytes of guest memory that a worker copies in a second at the least: a disk that is slower than that counts as one that
 /// hangs.
@@ -182,7 +184,14 @@ impl Fork for WorkerSandbox {
             renewed: !options.keep_identity,
         };
         let memory = CloneMemory::image(image);
-        let begin = |berth| begin_clone(&self.home, berth, &original, (&still.state, &memory, &still.layers));
+        let begin = |berth| {
+            begin_clone(
+                &self.home,
+                (berth, None),
+                &original,
+                (&still.state, &memory, &still.layers),
+            )
+        };
         let pending: Vec<Pending> = berths.into_iter().map(begin).collect::<Result<_>>()?;
         let clones: Vec<Restored> = pending
             .into_iter()
@@ -200,14 +209,18 @@ impl Fork for WorkerSandbox {
 /// # Errors
 /// Anything wrong with the snapshot's files or the host. Nothing is left behind then.
 pub fn restore(home: &Home, reopened: Reopened, options: &RestoreOptions) -> Result<Restored> {
-    let Reopened { folder, berth, .. } = reopened;
+    let Reopened {
+        folder,
+        directory,
+        berth,
+    } = reopened;
     let original = Original {
         saved: &folder.saved,
         snapshot: Some(folder.identity),
         renewed: !options.keep_identity,
     };
     let mut writer = folder.saved.write(folder.identity)?;
-    let mut mirror = None;
+    let (mut mirror, mut recorded) = (None, None);
     let memory = match options.memory {
         MemoryRestore::Cow => {
             let image = home.shared.images.open(&folder, options.verify)?;
@@ -220,18 +233,39 @@ pub fn restore(home: &Home, reopened: Reopened, options: &RestoreOptions) -> Res
             CloneMemory::files(&folder, folder.digests(options.verify)?)?
         }
         MemoryRestore::Uffd => {
-            let context = "a guest in a worker process cannot be paged on demand yet; restore by cow or eager";
-            return Err(Error::unsupported("memory", context));
+            writer.add(&folder.memory)?;
+            let kept = InFolder(directory);
+            let size = folder.memory.size;
+            let known = kept
+                .read()
+                .filter(|list| parse_list(list, folder.identity, size).is_some());
+            let list = match &known {
+                Some(known) => state_of(known)?,
+                None => state_file()?,
+            };
+            if known.is_none() {
+                recorded = Some(ListInWorker {
+                    file: list.try_clone().map_err(exhausted)?,
+                    kept,
+                    identity: folder.identity,
+                    size,
+                });
+            }
+            CloneMemory::Paged {
+                files: folder.memory_files()?,
+                device: open_device().map_err(pager::refused)?,
+                list,
+            }
         }
     };
     let state = state_of(&writer.finish())?;
-    let pending = begin_clone(home, berth, &original, (&state, &memory, &[]))?;
+    let pending = begin_clone(home, (berth, recorded), &original, (&state, &memory, &[]))?;
     complete(pending, mirror.as_ref())
 }
 
 fn begin_clone(
     home: &Home,
-    berth: Berth,
+    (berth, list): (Berth, Option<ListInWorker>),
     original: &Original<'_>,
     (state, memory, layers): (&File, &CloneMemory<'_>, &[(File, u64)]),
 ) -> Result<Pending> {
@@ -257,6 +291,7 @@ fn begin_clone(
         hypercalls_only: false,
         readiness,
         outlets,
+        list,
     };
     let cargo = Cargo::Clone {
         state,
@@ -278,6 +313,28 @@ fn complete(pending: Pending, image: Option<&Arc<MemoryImage>>) -> Result<Restor
         sandbox: Box::new(sandbox),
         uniqueness,
     })
+}
+
+/// A list of pages that a worker leaves in a file, and where it is to be kept.
+pub struct ListInWorker {
+    file: File,
+    kept: InFolder,
+    identity: Identity,
+    size: u64,
+}
+
+impl ListInWorker {
+    /// Keeps what the worker left, if it is a list.
+    pub fn keep(&self) {
+        let Ok(bytes) = read_state(&self.file) else { return };
+        let is_list = bytes.len() as u64 <= pager::MAX_BYTES && parse_list(&bytes, self.identity, self.size).is_some();
+        if !is_list {
+            return tracing::debug!("a worker left something else than a list of pages");
+        }
+        if let Err(error) = self.kept.leave(&bytes) {
+            tracing::debug!(%error, "the working set is not kept");
+        }
+    }
 }
 
 /// An empty file for a worker to leave its state in.

@@ -34,6 +34,11 @@ impl Confined {
         }
     }
 
+    /// Confines a thread that serves the guest's pages before any other runs.
+    pub fn enter_alone(&self) {
+        self.install(Role::Events);
+    }
+
     fn install(&self, role: Role) {
         let Some(filters) = &self.filters else { return };
         let filter = match role {

@@ -58,6 +58,15 @@ pub enum CloneMemory<'a> {
         /// What they are verified by.
         digests: Vec<Option<&'a str>>,
     },
+    /// The files of a snapshot, of which it reads what it needs.
+    Paged {
+        /// The oldest first.
+        files: Vec<MemoryFile>,
+        /// Makes descriptors for page faults.
+        device: File,
+        /// The list of pages to read ahead, or where to leave one.
+        list: File,
+    },
 }
 
 impl<'a> CloneMemory<'a> {
@@ -81,6 +90,8 @@ impl<'a> CloneMemory<'a> {
                 let digests = digests.iter().map(|digest| digest.map(str::to_owned));
                 MemoryParts::Files(digests.collect())
             }
+            // At most `MAX_LAYERS`.
+            Self::Paged { files, .. } => MemoryParts::Paged(files.len() as u8),
         }
     }
 
@@ -88,6 +99,10 @@ impl<'a> CloneMemory<'a> {
         match self {
             Self::Image { files, .. } => files.iter().map(|file| file.as_fd()).collect(),
             Self::Files { files, .. } => files.iter().map(|file| file.file().as_fd()).collect(),
+            Self::Paged { files, device, list } => {
+                let files = files.iter().map(|file| file.file().as_fd());
+                files.chain([device.as_fd(), list.as_fd()]).collect()
+            }
         }
     }
 }
@@ -238,6 +253,15 @@ pub enum TakenMemory {
     Image(Arc<MemoryImage>),
     /// Files to be read, and their digests.
     Files(Vec<MemoryFile>, Vec<Option<String>>),
+    /// Files of which pages are read when they are asked for.
+    Paged {
+        /// The oldest first.
+        files: Vec<MemoryFile>,
+        /// Makes descriptors for page faults.
+        device: File,
+        /// The list of pages to read ahead, or where to leave one.
+        list: File,
+    },
 }
 
 impl TakenMemory {
@@ -254,15 +278,27 @@ impl TakenMemory {
                 Ok(Self::Image(Arc::new(image)))
             }
             MemoryParts::Files(digests) => {
-                let state = state.ok_or_else(incomplete)?;
-                let files = fds.files(digests.len())?;
-                let names: Vec<String> = (0..files.len()).map(|index| state.file_name(index)).collect();
-                let layers = state.layers.into_iter().zip(names).zip(files);
-                let files = layers.map(|((layer, name), file)| MemoryFile::checked(file, name, layer));
-                Ok(Self::Files(files.collect(), digests))
+                let files = memory_files(state, digests.len(), fds)?;
+                Ok(Self::Files(files, digests))
             }
+            MemoryParts::Paged(count) => Ok(Self::Paged {
+                files: memory_files(state, usize::from(count), fds)?,
+                device: fds.next()?.into(),
+                list: fds.next()?.into(),
+            }),
         }
     }
+}
+
+/// The memory files of a snapshot, which the embedder opened and checked.
+fn memory_files(state: Option<MemoryState>, count: usize, fds: &mut Descriptors) -> Result<Vec<MemoryFile>> {
+    let state = state.ok_or_else(incomplete)?;
+    let files = fds.files(count)?;
+    let names: Vec<String> = (0..count).map(|index| state.file_name(index)).collect();
+    let layers = state.layers.into_iter().zip(names).zip(files);
+    Ok(layers
+        .map(|((layer, name), file)| MemoryFile::checked(file, name, layer))
+        .collect())
 }
 
 /// Puts what was written to the original's private disks, of these sizes, into its state.
@@ -292,7 +328,8 @@ pub fn read_state(file: &File) -> Result<Vec<u8>> {
     read.map_err(|error| Error::new(ErrorKind::HostFailure, "the guest's state cannot be read").with_source(error))
 }
 
-fn incomplete() -> Error {
+/// The error for a request that does not hold together.
+pub fn incomplete() -> Error {
     Error::new(
         ErrorKind::HostFailure,
         "what the embedder handed over is not complete, or does not fit together",

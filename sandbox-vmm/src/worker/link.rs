@@ -25,6 +25,8 @@ pub trait WorkerEvents: Send + Sync {
     fn console(&self, start: u64, bytes: &[u8]);
     /// The guest says that it is ready.
     fn ready(&self);
+    /// The list of pages that the guest asked for is complete.
+    fn recorded(&self);
     /// The guest has taken the identity of this generation.
     fn confirmed(&self, generation: u32);
     /// The guest ended.
@@ -300,6 +302,7 @@ impl Link {
             Report::Reached(stamps) => events.map_or((), |events| events.reached(&stamps)),
             Report::Console { start, bytes } => events.map_or((), |events| events.console(start, &bytes)),
             Report::Ready => events.map_or((), WorkerEvents::ready),
+            Report::Recorded => events.map_or((), WorkerEvents::recorded),
             Report::Confirmed(generation) => events.map_or((), |events| events.confirmed(generation)),
             Report::Exited(exit) => events.map_or((), |events| events.exited(exit)),
         }

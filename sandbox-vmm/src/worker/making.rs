@@ -7,6 +7,7 @@ use sandbox_core::spec::WeakJail;
 use sandbox_core::{Error, ErrorKind, Lifecycle, Phase, Result, Weakness};
 
 use super::client::{Home, WorkerSandbox};
+use super::clones::ListInWorker;
 use super::jail::cgroup::Cgroup;
 use super::launch::{self, Cargo};
 use super::link::Broker;
@@ -35,6 +36,8 @@ pub struct Order {
     pub readiness: Readiness,
     /// Where what becomes known of it goes.
     pub outlets: Outlets,
+    /// The list of the pages that it asks for, if that is recorded.
+    pub list: Option<ListInWorker>,
 }
 
 /// A sandbox that its worker is making.
@@ -70,6 +73,9 @@ pub fn begin(home: &Home, order: Order, cargo: &Cargo<'_>, devices: OpenDevices)
         private_disks,
         image: Mutex::new(None),
     };
+    if let Some(list) = order.list {
+        sandbox.proxy.expect_list(list);
+    }
     match hand_over(&sandbox, &hired, cargo, devices) {
         Ok(made) => Ok(Pending { sandbox, hired, made }),
         Err(error) => {

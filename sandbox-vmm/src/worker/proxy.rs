@@ -1,12 +1,14 @@
 //! A sandbox in a worker: its calls, its state, and what becomes known of it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sandbox_core::gate::Gate;
 use sandbox_core::sandbox::PendingTeardown;
 use sandbox_core::{Error, ErrorKind, Exit, Lifecycle, Phase, Result, State, Verb};
 
+use super::clones::ListInWorker;
 use super::jail::cgroup::Cgroup;
 use super::link::{Link, WorkerEvents};
 use super::protocol::{Answer, Request, Stamp};
@@ -43,6 +45,8 @@ pub struct Proxy {
     /// The worker's stamp of the first entry has come.
     pub(super) entered: Gate<()>,
     cgroup: Mutex<Option<Cgroup>>,
+    /// Where the list of the pages that the guest asks for goes, if it is recorded.
+    lists: Mutex<Option<ListInWorker>>,
     workers: Weak<Workers>,
 }
 
@@ -68,11 +72,17 @@ impl Proxy {
             gone: Gate::default(),
             entered: Gate::default(),
             cgroup: Mutex::new(cgroup),
+            lists: Mutex::new(None),
             workers: Arc::downgrade(workers),
         });
         let listener: Weak<Self> = Arc::downgrade(&proxy);
         link.tell(listener);
         proxy
+    }
+
+    /// Has the list kept that the worker leaves when it is complete.
+    pub fn expect_list(&self, list: ListInWorker) {
+        *self.lists.lock().unwrap_or_else(PoisonError::into_inner) = Some(list);
     }
 
     /// Puts the worker under the limits of its control group, if it has one.
@@ -240,6 +250,19 @@ impl WorkerEvents for Proxy {
 
     fn ready(&self) {
         self.outlets.ready.give();
+    }
+
+    fn recorded(&self) {
+        let Some(kept) = self.lists.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        // The disk takes its time, and this thread has none.
+        let spawned = thread::Builder::new()
+            .name("sandbox-list".to_owned())
+            .spawn(move || kept.keep());
+        if let Err(error) = spawned {
+            tracing::debug!(%error, "the working set is not kept");
+        }
     }
 
     fn confirmed(&self, generation: u32) {

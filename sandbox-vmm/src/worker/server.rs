@@ -150,6 +150,8 @@ pub(super) struct News {
     wake: EventFd,
     /// The main thread knows of console output, and will look at it.
     told: AtomicBool,
+    /// The list of pages that the guest asked for is in its file, and nobody was told yet.
+    list: AtomicBool,
 }
 
 impl News {
@@ -157,12 +159,19 @@ impl News {
         Ok(Self {
             wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             told: AtomicBool::new(false),
+            list: AtomicBool::new(false),
         })
     }
 
     pub(super) fn tell(&self) {
         // A counter at its limit is readable all the same.
         let _ = self.wake.write(1);
+    }
+
+    /// The list of pages that the guest asked for is in its file.
+    pub(super) fn list_is_left(&self) {
+        self.list.store(true, Ordering::Release);
+        self.tell();
     }
 
     /// Has output on `console`, and its end, told.
@@ -338,6 +347,9 @@ impl Server {
         if ready && !self.ready_told {
             self.ready_told = true;
             send(&self.channel, &Report::Ready)?;
+        }
+        if self.news.list.swap(false, Ordering::AcqRel) {
+            send(&self.channel, &Report::Recorded)?;
         }
         if let (false, Some(generation)) = (self.confirmed_told, confirmed) {
             self.confirmed_told = true;

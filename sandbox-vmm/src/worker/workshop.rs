@@ -1,6 +1,9 @@
 //! Making a machine in a worker, by the same code as in the embedder's process.
 
+use std::cell::Cell;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use sandbox_core::spec::SandboxSpec;
@@ -10,13 +13,14 @@ use sandbox_core::{ConsoleLog, Error, ErrorKind, Result, Uniqueness};
 use super::confine::Confined;
 use super::jail::rlimits;
 use super::launch::{self, Descriptors, TakenMemory};
-use super::protocol::{Answer, Filters, Launch, Revive, Setting};
+use super::protocol::{Answer, Filters, Launch, MemoryParts, Revive, Setting};
 use super::server::News;
 use crate::assemble::{self, Draft, MemorySource, OpenDevices, Parts, Revival};
 use crate::backend::process_cpu_nanoseconds;
 use crate::devices::virtio::block::Layer;
 use crate::dialect;
 use crate::memory::GuestMemory;
+use crate::memory::userfault::Userfault;
 use crate::renewal::NewIdentity;
 use crate::sandbox::confirmation::Confirmation;
 use crate::sandbox::life::Life;
@@ -24,8 +28,9 @@ use crate::sandbox::ready::{Readiness, ReadySignal};
 use crate::sandbox::shared::Shared;
 use crate::sandbox::{KvmSandbox, Outlets};
 use crate::snapshot::memory_file::{self, MemoryState};
+use crate::snapshot::pager::{self, ListStore, Pager, Paging};
 use crate::snapshot::saved::SavedMachine;
-use crate::snapshot::section::{Identity, MAX_STATE_BYTES, StateFile};
+use crate::snapshot::section::{Identity, MAX_STATE_BYTES, NO_SNAPSHOT, StateFile};
 
 /// What a worker makes its machine with.
 pub struct Workshop {
@@ -75,7 +80,8 @@ impl Workshop {
         let Shared { host, library, .. } = &*self.shared;
         let draft = Draft::new(host, &spec, plan, &opened.kernel)?;
         let parts = assemble::assemble(host, library, &spec, &draft, opened, &outlets)?;
-        self.finish(setting, parts, outlets)
+        let confined = Arc::new(Confined::new(self.filters.clone(), &setting.id));
+        self.finish(setting, parts, outlets, confined)
     }
 
     /// One that goes on where another one stood.
@@ -93,20 +99,42 @@ impl Workshop {
         let state = StateFile::parse(&bytes)?;
         let mut saved = SavedMachine::read(&state)?;
         let stored = match &memory {
-            super::protocol::MemoryParts::Files(_) => Some(state.get::<MemoryState>()?),
-            super::protocol::MemoryParts::Image(..) => None,
+            MemoryParts::Files(_) | MemoryParts::Paged(_) => Some(state.get::<MemoryState>()?),
+            MemoryParts::Image(..) => None,
         };
         let memory = TakenMemory::new(memory, spec.memory, stored, &mut self.fds)?;
         launch::take_layers(&mut saved, &layers, &mut self.fds)?;
         let devices = launch::take_devices(&spec, &setting.macs, &mut self.fds)?;
         limit_file_size(&spec, &devices)?;
-        let fill;
-        let source = match &memory {
-            TakenMemory::Image(image) => MemorySource::Image(image),
+        let confined = Arc::new(Confined::new(self.filters.clone(), &setting.id));
+        let (fill, page);
+        let source = match memory {
+            TakenMemory::Image(ref image) => MemorySource::Image(image),
             TakenMemory::Files(files, digests) => {
-                let digests: Vec<Option<&str>> = digests.iter().map(Option::as_deref).collect();
-                fill = move |memory: &GuestMemory| memory_file::read_all(files, &digests, memory);
+                fill = move |memory: &GuestMemory| {
+                    let digests: Vec<Option<&str>> = digests.iter().map(Option::as_deref).collect();
+                    memory_file::read_all(&files, &digests, memory)
+                };
                 MemorySource::Filled(&fill)
+            }
+            TakenMemory::Paged { files, device, list } => {
+                let list = HandedList {
+                    file: list,
+                    news: Arc::clone(&self.news),
+                };
+                let paging = Cell::new(Some(Paging {
+                    identity: snapshot.map_or(NO_SNAPSHOT, Identity),
+                    files,
+                    list: Box::new(list),
+                }));
+                let confined = Arc::clone(&confined);
+                page = move |memory: &GuestMemory| {
+                    let userfault = Userfault::register_by(&device, memory.mapping()).map_err(pager::refused)?;
+                    let paging = paging.take().ok_or_else(launch::incomplete)?;
+                    let confined = Arc::clone(&confined);
+                    Pager::start(memory, userfault, paging, move || confined.enter_alone())
+                };
+                MemorySource::Paged(&page)
             }
         };
         let generation = identity.as_ref().map_or(0, NewIdentity::generation);
@@ -121,7 +149,7 @@ impl Workshop {
         if saved.ready {
             outlets.ready.give();
         }
-        let mut built = self.finish(setting, parts, outlets)?;
+        let mut built = self.finish(setting, parts, outlets, confined)?;
         built.sandbox = built.sandbox.with_identity(told, generation);
         built.told = Some(told);
         Ok(built)
@@ -141,10 +169,9 @@ impl Workshop {
         outlets
     }
 
-    fn finish(self, setting: Setting, parts: Parts, outlets: Outlets) -> Result<Built> {
+    fn finish(self, setting: Setting, parts: Parts, outlets: Outlets, confined: Arc<Confined>) -> Result<Built> {
         let Parts { assembly, counters } = parts;
-        let confinement = Arc::new(Confined::new(self.filters, &setting.id));
-        let life = Life::new(outlets, assembly, self.shared.kick_signal, confinement);
+        let life = Life::new(outlets, assembly, self.shared.kick_signal, confined);
         let name = self.shared.claim_name(Some(&setting.id))?;
         let sandbox = KvmSandbox::new(self.shared, name, Arc::clone(&life), Readiness::Started, counters);
         Ok(Built {
@@ -153,6 +180,24 @@ impl Workshop {
             born: setting.cpu_from_birth,
             told: None,
         })
+    }
+}
+
+/// A list of pages to read ahead in a file of the embedder's, who is told when it is left there.
+struct HandedList {
+    file: File,
+    news: Arc<News>,
+}
+
+impl ListStore for HandedList {
+    fn read(&self) -> Option<Vec<u8>> {
+        launch::read_state(&self.file).ok()
+    }
+
+    fn leave(&self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, 0)?;
+        self.news.list_is_left();
+        Ok(())
     }
 }
 

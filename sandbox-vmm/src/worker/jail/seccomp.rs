@@ -67,7 +67,14 @@ const VCPU_IOCTLS: &[(u64, &str)] = &[
     (0x9000_aecf, "KVM_GET_XSAVE2"),
     (0x8188_aea6, "KVM_GET_XCRS"),
 ];
-const EVENTS_IOCTLS: &[(u64, &str)] = &[(0x4008_ae61, "KVM_IRQ_LINE"), (0x5421, "FIONBIO")];
+const EVENTS_IOCTLS: &[(u64, &str)] = &[
+    (0x4008_ae61, "KVM_IRQ_LINE"),
+    (0x5421, "FIONBIO"),
+    // Pages on demand.
+    (0xc028_aa03, "UFFDIO_COPY"),
+    (0xc020_aa04, "UFFDIO_ZEROPAGE"),
+    (0x8010_aa01, "UFFDIO_UNREGISTER"),
+];
 const CONTROL_IOCTLS: &[(u64, &str)] = &[
     (0x4008_ae61, "KVM_IRQ_LINE"),
     (0x5421, "FIONBIO"),
@@ -176,7 +183,7 @@ pub fn report() -> String {
     let mut text = String::new();
     for (role, title) in [
         (Role::Vcpu, "vCPU threads"),
-        (Role::Events, "event loop"),
+        (Role::Events, "event loop and pager"),
         (Role::Control, "control thread"),
     ] {
         let calls: Vec<&Allowed> = CALLS.iter().filter(|call| call.roles.contains(&role)).collect();

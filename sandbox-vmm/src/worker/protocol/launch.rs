@@ -92,4 +92,7 @@ pub enum MemoryParts {
     /// The memory files of a snapshot, the oldest first, each with its digest where that is to be verified. Which pages
     /// count stands in the state.
     Files(Vec<Option<String>>),
+    /// This many memory files of a snapshot, to be read page by page when they are asked for; behind them the device that
+    /// makes descriptors for page faults, and a file with the list of pages to read ahead, or to leave one in.
+    Paged(u8),
 }

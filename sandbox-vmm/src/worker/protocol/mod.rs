@@ -92,6 +92,8 @@ pub enum Report {
     Ready,
     /// The guest has taken the identity of this generation.
     Confirmed(u32),
+    /// The list of pages that the guest asked for is in its file.
+    Recorded,
     /// The guest ended; all its output was told before.
     Exited(Exit),
 }
