@@ -14,7 +14,7 @@ use std::time::Duration;
 use sandbox_net::{CniRequest, DEFAULT_PLUGIN_FOLDERS, LinkControl, NetError, Networks, Protocol, PublishedPort};
 use serde_json::{Value, json};
 use support::{
-    ETHER_TYPE_ARP, ETHER_TYPE_IPV4, Records, arp_reply, in_namespace, receive_frame, send_frame, skip, udp_echo,
+    ETHER_TYPE_ARP, ETHER_TYPE_IPV4, Records, arp_reply, in_namespace, receive_frame, send_frame, skip_test, udp_echo,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +26,7 @@ fn with_plugins(name: &str, test: impl FnOnce() + Send + 'static) {
         .any(|folder| Path::new(folder).join("bridge").exists());
     match found {
         true => in_namespace(name, test),
-        false => skip(name, "needs CNI plugins"),
+        false => skip_test(name, "needs CNI plugins"),
     }
 }
 

@@ -6,15 +6,14 @@ pub mod linux;
 pub mod network;
 
 use std::fs;
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sandbox::spec::{GuestSpec, Isolation, UnikernelFamily, UnikernelGuest};
 use sandbox::{Backend, ContainerOptions, FaultReport, Runtime, Sandbox, SandboxSpec};
+pub use sandbox_testing::{TempFolder, skip};
 
 /// Longer than anything here takes, on a machine that emulates another one and is busy besides.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,42 +38,6 @@ pub fn container_options() -> ContainerOptions {
         // Fifty at a time on one emulated processor.
         call_limit: 10 * PATIENCE,
         ..ContainerOptions::default()
-    }
-}
-
-/// A folder that goes with the value.
-pub struct TempFolder(PathBuf);
-
-impl TempFolder {
-    pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let path = loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("sandbox-test-{}-{number}", std::process::id()));
-            // A program may hold this module several times, each with a counter of its own.
-            match fs::create_dir(&path) {
-                Ok(()) => break path,
-                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "{error}"),
-            }
-        };
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// A file of this content.
-    pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, content).unwrap();
-        path
-    }
-}
-
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -203,18 +166,6 @@ fn look_for(name: &str, folder: &Path, depth: usize, found: &mut Vec<String>) {
 /// Whether this is the long run, in which tests may take as long as they like.
 pub fn has_time() -> bool {
     std::env::var_os("SANDBOX_TEST_ROUNDS").is_some_and(|rounds| rounds == "full")
-}
-
-/// Says that the running test was skipped, and why.
-pub fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("unnamed");
-    eprintln!("skipped {name}: {reason}");
-    if let Some(path) = std::env::var_os("SANDBOX_SKIP_FILE") {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        // One write, so that lines of tests that run at the same time stay whole.
-        file.write_all(format!("{name}\t{reason}\n").as_bytes()).unwrap();
-    }
 }
 
 /// Masks what the emulated KVM host gets wrong: it does not see a guest's `xsetbv`. Does nothing on other hosts.

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use support::{Folder, repository, run};
+use support::{TempFolder, repository, run};
 
 const UPDATE: &str = "SANDBOX_UPDATE_ABI";
 
@@ -90,7 +90,7 @@ fn layouts(header: &Header) -> String {
         }
     }
     program += "return 0;\n}\n";
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let (source, binary) = (folder.path().join("layouts.c"), folder.path().join("layouts"));
     fs::write(&source, program).unwrap();
     run(std::process::Command::new("gcc")

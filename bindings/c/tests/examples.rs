@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 
-use support::{Folder, command, compile, guests, has_kvm, prefix, repository, run};
+use support::{TempFolder, command, compile, guests, has_kvm, prefix, repository, run};
 
 #[test]
 fn the_quickstart_in_c_boots_snapshots_restores_and_forks_a_web_server() {
@@ -13,7 +13,7 @@ fn the_quickstart_in_c_boots_snapshots_restores_and_forks_a_web_server() {
     if !has_kvm() {
         return;
     }
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     for name in ["quickstart.c", "Makefile"] {
         fs::copy(repository().join("examples/c").join(name), folder.path().join(name)).unwrap();
     }
@@ -63,7 +63,7 @@ fn the_readme_shows_lines_of_the_quickstart_in_c() {
     );
     // And it compiles under stricter warnings than the example's Makefile has.
     let Some(prefix) = prefix() else { return };
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     compile(
         &prefix,
         &repository().join("examples/c/quickstart.c"),

@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use support::{Folder, command, guests, has_kvm, prefix, repository, run};
+use support::{TempFolder, command, guests, has_kvm, prefix, repository, run};
 
 /// Go as it stands, without its package proxies.
 fn go(prefix: &Path, cache: &Path) -> Command {
@@ -33,7 +33,7 @@ fn the_go_package_passes_its_tests_under_the_race_detector() {
     for test in ["TestAWholeLife", "TestSignalsOfGosRuntimeDoNoHarm"] {
         assert!(output.contains(&format!("--- PASS: {test}")), "{output}");
     }
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let formatted = run(Command::new("gofmt")
         .arg("-l")
         .arg(repository().join("bindings/go"))

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::{Folder, command, compile, flags, guests, has_kvm, prefix, repository, run};
+use support::{TempFolder, command, compile, flags, guests, has_kvm, prefix, repository, run};
 
 /// Programs that boot guests.
 const WITH_GUESTS: [&str; 6] = ["lifecycle", "misuse", "events", "threads", "snapshot", "process"];
@@ -30,7 +30,7 @@ fn programs_do_what_the_header_says() {
     if !has_kvm() {
         return;
     }
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     for name in WITH_GUESTS {
         let program = folder.path().join(name);
         compile(&prefix, &source(name), &program, &["-O2"]);
@@ -44,7 +44,7 @@ fn address_sanitizer_finds_nothing() {
     if !has_kvm() {
         return;
     }
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     for name in WITH_GUESTS {
         let program = folder.path().join(name);
         compile(&prefix, &source(name), &program, &["-fsanitize=address,undefined"]);
@@ -58,7 +58,7 @@ fn valgrind_finds_nothing() {
     if !has_kvm() {
         return;
     }
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     for name in WITH_GUESTS {
         let program = folder.path().join(name);
         compile(&prefix, &source(name), &program, &[]);
@@ -75,7 +75,7 @@ fn valgrind_finds_nothing() {
 #[test]
 fn ten_thousand_handles_of_each_kind_leak_nothing() {
     let Some(prefix) = prefix() else { return };
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let program = folder.path().join("handles");
     compile(&prefix, &source("handles"), &program, &[]);
     let summary = folder.path().join("summary");
@@ -105,7 +105,7 @@ fn the_static_library_makes_no_other_symbol_global_and_links() {
     for name in &names {
         assert!(name.starts_with("sandbox_"), "{name} is global");
     }
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let program = folder.path().join("static");
     run(command("gcc", &prefix)
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])

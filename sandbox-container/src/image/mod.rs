@@ -16,8 +16,6 @@ mod oci;
 mod overlay;
 mod rootfs;
 mod store;
-#[cfg(test)]
-mod test_support;
 mod unpack;
 mod user;
 

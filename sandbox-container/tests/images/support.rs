@@ -1,12 +1,11 @@
 //! What the tests share: scratch folders, archives, and layouts made by hand.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use sandbox_container::image::{ImageSource, Store, UnpackLimits};
+use sandbox_testing::{TempFolder, skip_test};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -16,19 +15,15 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// A folder that goes when it is dropped, and a store in it.
-pub(crate) struct Scratch(PathBuf);
+pub(crate) struct Scratch(TempFolder);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("sandbox-images-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
+        Self(TempFolder::new())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     pub(crate) fn store(&self) -> Store {
@@ -46,13 +41,9 @@ impl Scratch {
     /// Whether anything is mounted below the scratch folder.
     pub(crate) fn has_mounts(&self) -> bool {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        mounts.lines().any(|line| line.contains(self.0.to_str().unwrap()))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        mounts
+            .lines()
+            .any(|line| line.contains(self.0.path().to_str().unwrap()))
     }
 }
 
@@ -159,7 +150,7 @@ pub(crate) fn have(test: &str, programs: &[&str]) -> bool {
     match programs.iter().find(|program| !found(program)) {
         None => true,
         Some(missing) => {
-            skip(test, &format!("needs {missing}"));
+            skip_test(test, &format!("needs {missing}"));
             false
         }
     }
@@ -169,17 +160,9 @@ pub(crate) fn is_root(test: &str) -> bool {
     // The owner of this process's own folder is its effective user.
     let root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
     if !root {
-        skip(test, "needs root to mount an overlay");
+        skip_test(test, "needs root to mount an overlay");
     }
     root
-}
-
-fn skip(test: &str, reason: &str) {
-    if let Some(path) = std::env::var_os("SANDBOX_SKIP_FILE") {
-        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        // One write, so that lines of tests that run at the same time stay whole.
-        file.write_all(format!("{test}\t{reason}\n").as_bytes()).unwrap();
-    }
 }
 
 pub(crate) fn read(path: &Path) -> String {

@@ -10,10 +10,10 @@ use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use sandbox_net::{MacAddress, Networks, Tap, VNET_HEADER_SIZE};
+pub(crate) use sandbox_testing::{in_namespace, skip_test};
 
 /// The user and group that own nothing.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -23,50 +23,6 @@ pub(crate) const ETHER_TYPE_ARP: u16 = 0x0806;
 
 /// How long a frame that must come may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Runs `test` in a thread with an empty network namespace of its own, so that
-/// nothing it makes can outlive it or meet the host's interfaces.
-///
-/// Where that cannot be had the test is skipped, and the reason is added to the
-/// file that `SANDBOX_SKIP_FILE` names.
-pub(crate) fn in_namespace(test_name: &str, test: impl FnOnce() + Send + 'static) {
-    let outcome = thread::spawn(move || {
-        enter_namespace()?;
-        if !Path::new("/dev/net/tun").exists() {
-            return Err("no /dev/net/tun: needs the tun module".to_owned());
-        }
-        test();
-        Ok(())
-    })
-    .join();
-    match outcome {
-        Ok(Ok(())) => {}
-        Ok(Err(reason)) => skip(test_name, &reason),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-}
-
-fn enter_namespace() -> Result<(), String> {
-    // SAFETY: changes the network namespace of this thread only; no memory is
-    // touched.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EPERM) => Err("needs root to make a network namespace".to_owned()),
-        _ => panic!("cannot make a network namespace: {error}"),
-    }
-}
-
-pub(crate) fn skip(test_name: &str, reason: &str) {
-    let Some(path) = std::env::var_os("SANDBOX_SKIP_FILE") else {
-        return;
-    };
-    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-    // One write, so that lines of tests that run at the same time stay whole.
-    file.write_all(format!("{test_name}\t{reason}\n").as_bytes()).unwrap();
-}
 
 /// Makes this thread, and no other, run as `nobody` without capabilities.
 pub(crate) fn become_nobody() {
@@ -188,7 +144,7 @@ pub(crate) fn in_namespace_with_nft(test_name: &str, test: impl FnOnce() + Send 
     let has_nft = std::process::Command::new("nft").arg("--version").output().is_ok();
     match has_nft {
         true => in_namespace(test_name, test),
-        false => skip(test_name, "needs nft"),
+        false => skip_test(test_name, "needs nft"),
     }
 }
 

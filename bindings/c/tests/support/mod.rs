@@ -2,34 +2,11 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A folder that goes with the value.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("sandbox-c-test-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+pub use sandbox_testing::{TempFolder, skip};
 
 /// The repository.
 pub fn repository() -> &'static Path {
@@ -56,9 +33,9 @@ pub fn has_kvm() -> bool {
 
 /// The folder of the project's own guests.
 pub fn guests() -> &'static Path {
-    static GUESTS: OnceLock<Folder> = OnceLock::new();
+    static GUESTS: OnceLock<TempFolder> = OnceLock::new();
     let folder = GUESTS.get_or_init(|| {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         sandbox_guests::write_to(folder.path()).unwrap();
         folder
     });
@@ -100,15 +77,4 @@ pub fn compile(prefix: &Path, source: &Path, program: &Path, options: &[&str]) {
         .arg(program)
         .arg(source)
         .args(flags(prefix, &["--cflags", "--libs"])));
-}
-
-/// Says that the running test was skipped, and why.
-pub fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("unnamed");
-    eprintln!("skipped {name}: {reason}");
-    if let Some(path) = std::env::var_os("SANDBOX_SKIP_FILE") {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(format!("{name}\t{reason}\n").as_bytes()).unwrap();
-    }
 }

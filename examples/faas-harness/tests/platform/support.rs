@@ -1,15 +1,15 @@
 //! A running platform in a network namespace of its own, and a client.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use sandbox_net::{LinkControl, LinkSettings};
+pub use sandbox_testing::{TempFolder as Folder, skip};
 use serde_json::Value;
 
 /// Longer than anything here takes: only what hangs runs into it.
@@ -19,67 +19,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// had.
 pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let name = thread::current().name().unwrap_or("unnamed").to_owned();
-    let run = move || match enter_namespace() {
-        Ok(()) => test(),
-        Err(reason) => skip(reason),
-    };
-    let thread = thread::Builder::new().name(name).spawn(run).unwrap();
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn enter_namespace() -> Result<(), &'static str> {
-    // SAFETY: changes the network namespace of this thread only; no memory is touched.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        let error = io::Error::last_os_error();
-        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "no network namespace: {error}");
-        return Err("needs root to make a network namespace");
-    }
-    if !Path::new("/dev/kvm").exists() {
-        return Err("needs KVM");
-    }
-    let settings = LinkSettings {
-        bring_up: true,
-        ..LinkSettings::default()
-    };
-    LinkControl::open().unwrap().configure("lo", &settings).unwrap();
-    Ok(())
-}
-
-/// Says that the running test was skipped, and why.
-pub fn skip(reason: &str) {
-    let thread = thread::current();
-    let name = thread.name().unwrap_or("unnamed");
-    eprintln!("skipped {name}: {reason}");
-    if let Some(path) = std::env::var_os("SANDBOX_SKIP_FILE") {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        // One write, so that lines of tests that run at the same time stay whole.
-        file.write_all(format!("{name}\t{reason}\n").as_bytes()).unwrap();
-    }
-}
-
-/// A folder that goes with the test.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("faas-test-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    sandbox_testing::in_namespace(&name, || {
+        if !Path::new("/dev/kvm").exists() {
+            return skip("needs KVM");
+        }
+        let settings = LinkSettings {
+            bring_up: true,
+            ..LinkSettings::default()
+        };
+        LinkControl::open().unwrap().configure("lo", &settings).unwrap();
+        test();
+    });
 }
 
 /// A document of this harness around a guest of the project, and the folder of its image.

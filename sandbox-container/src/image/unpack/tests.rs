@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use sandbox_testing::TempFolder;
 use tar::{EntryType, Header};
 
 use super::*;
-use crate::image::test_support::Scratch;
 
 /// Builds archives entry by entry, without the checks of a writer that means well.
 #[derive(Default)]
@@ -67,12 +67,12 @@ impl Tar {
 
 /// A folder to unpack into, beside which a hostile archive might want to write.
 struct Target {
-    scratch: Scratch,
+    scratch: TempFolder,
 }
 
 impl Target {
     fn new() -> Self {
-        let scratch = Scratch::new("unpack");
+        let scratch = TempFolder::new();
         fs::create_dir(scratch.path().join("root")).unwrap();
         fs::write(scratch.path().join("outside"), "untouched").unwrap();
         Self { scratch }

@@ -3,11 +3,10 @@
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::panic::resume_unwind;
-use std::thread;
 use std::time::Duration;
 
 use sandbox_net::{LinkControl, LinkSettings, Tap};
+use sandbox_testing::in_namespace;
 use virtio_bindings::virtio_net::VIRTIO_NET_HDR_F_NEEDS_CSUM;
 
 use super::*;
@@ -21,34 +20,6 @@ const ARP: [u8; 2] = [0x08, 0x06];
 const IPV4: [u8; 2] = [0x08, 0x00];
 /// Where the driver builds the frames that it sends.
 const OUTGOING: u64 = 0x18_0000;
-
-/// Runs `test` in a network namespace of its own; without the right to make one it is skipped, and says so in the file
-/// that `SANDBOX_SKIP_FILE` names.
-fn in_namespace(test_name: &str, test: impl FnOnce() + Send + 'static) {
-    let outcome = thread::spawn(move || {
-        // SAFETY: changes the network namespace of this thread only.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            return Err("needs root to make a network namespace");
-        }
-        if !std::path::Path::new("/dev/net/tun").exists() {
-            return Err("no /dev/net/tun: needs the tun module");
-        }
-        test();
-        Ok(())
-    });
-    match outcome.join() {
-        Ok(Ok(())) => {}
-        Ok(Err(reason)) => skip(test_name, reason),
-        Err(panic) => resume_unwind(panic),
-    }
-}
-
-fn skip(test_name: &str, reason: &str) {
-    if let Some(path) = std::env::var_os("SANDBOX_SKIP_FILE") {
-        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        file.write_all(format!("{test_name}\t{reason}\n").as_bytes()).unwrap();
-    }
-}
 
 /// A guest with one card before a real tap that is up with the address [`HOST`].
 struct Guest<'a> {
