@@ -10,6 +10,9 @@ use support::{TempFolder, command, compile, flags, guests, has_kvm, prefix, repo
 /// Programs that boot guests.
 const WITH_GUESTS: [&str; 6] = ["lifecycle", "misuse", "events", "threads", "snapshot", "process"];
 
+/// Those of them that hold for guests in a worker process of their own as well.
+const IN_WORKERS: [&str; 4] = ["lifecycle", "misuse", "events", "threads"];
+
 /// What valgrind takes for an error. Memory that is only possibly lost is that of threads whose stacks the C library
 /// keeps for the next ones.
 const VALGRIND: [&str; 5] = [
@@ -35,6 +38,22 @@ fn programs_do_what_the_header_says() {
         let program = folder.path().join(name);
         compile(&prefix, &source(name), &program, &["-O2"]);
         run(command(&program, &prefix).arg(guests()));
+    }
+}
+
+#[test]
+fn programs_do_the_same_with_guests_in_workers() {
+    let Some(prefix) = prefix() else { return };
+    if !has_kvm() {
+        return;
+    }
+    let folder = TempFolder::new();
+    for name in IN_WORKERS {
+        let program = folder.path().join(name);
+        compile(&prefix, &source(name), &program, &["-O2"]);
+        run(command(&program, &prefix)
+            .env("SANDBOX_TEST_ISOLATION", "worker")
+            .arg(guests()));
     }
 }
 

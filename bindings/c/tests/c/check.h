@@ -53,11 +53,12 @@ static inline sandbox_runtime_t open_runtime(void)
     return runtime;
 }
 
-/* A spec for one of the own guests. `argument` may be NULL. */
+/* A spec for one of the own guests, in the home that the environment names. `argument` may be NULL. */
 static inline sandbox_spec_t own_guest(const char *folder, const char *name, const char *argument)
 {
     char path[4096];
     sandbox_spec_t spec = 0;
+    const char *isolation = getenv("SANDBOX_TEST_ISOLATION");
     snprintf(path, sizeof path, "%s/%s", folder, name);
     OK(sandbox_spec_new(&spec, &error));
     OK(sandbox_spec_set_string(spec, "guest.unikernel.image", path, &error));
@@ -65,7 +66,7 @@ static inline sandbox_spec_t own_guest(const char *folder, const char *name, con
     if (argument != NULL)
         OK(sandbox_spec_set_string(spec, "guest.unikernel.args[0]", argument, &error));
     OK(sandbox_spec_set_integer(spec, "memory", 16 << 20, &error));
-    OK(sandbox_spec_set_string(spec, "isolation", "in_process", &error));
+    OK(sandbox_spec_set_string(spec, "isolation", isolation ? isolation : "in_process", &error));
     return spec;
 }
 
