@@ -33,6 +33,8 @@ struct Shared<T> {
 struct State<T> {
     ready: VecDeque<T>,
     metrics: PoolMetrics,
+    /// How many were taken whose places are not to be filled yet.
+    held_back: usize,
     /// The last attempt failed, and nobody has taken anything since.
     discouraged: bool,
     closed: bool,
@@ -77,6 +79,7 @@ impl<T: Send + 'static> Pool<T> {
                     size,
                     ..PoolMetrics::default()
                 },
+                held_back: 0,
                 discouraged: false,
                 closed: false,
             }),
@@ -97,16 +100,28 @@ impl<T: Send + 'static> Pool<T> {
 
     /// One that is ready, the oldest first; `None` if there is none. Never waits.
     pub fn take(&self) -> Option<T> {
+        self.take_before_refill().map(|(taken, _)| taken)
+    }
+
+    /// The same, and its place is not filled before the [`Refill`] is dropped: whoever is in a hurry with what was taken
+    /// does not share the processor, and the kernel's locks, with the making of another.
+    pub fn take_before_refill(&self) -> Option<(T, Refill)> {
         let mut state = self.shared.lock();
-        let taken = state.ready.pop_front();
-        match taken {
-            Some(_) => state.metrics.taken += 1,
-            None => state.metrics.missed += 1,
-        }
         state.discouraged = false;
-        drop(state);
-        self.shared.changed.notify_all();
-        taken
+        match state.ready.pop_front() {
+            Some(taken) => {
+                state.metrics.taken += 1;
+                state.held_back += 1;
+                drop(state);
+                Some((taken, Refill(Arc::clone(&self.shared) as Arc<dyn Refillable>)))
+            }
+            None => {
+                state.metrics.missed += 1;
+                drop(state);
+                self.shared.changed.notify_all();
+                None
+            }
+        }
     }
 
     /// Waits until the pool is full; false when `timeout` is over first, or something could not be made.
@@ -161,13 +176,40 @@ impl<T> Shared<T> {
 
     /// False when the pool is closed.
     fn wait_for_room(&self) -> bool {
-        let idle = |state: &mut State<T>| !state.closed && (state.is_full() || state.discouraged);
+        let idle = |state: &mut State<T>| !state.closed && (!state.has_room() || state.discouraged);
         let state = self.changed.wait_while(self.lock(), idle);
         !state.unwrap_or_else(PoisonError::into_inner).closed
     }
 }
 
+/// Keeps a pool from filling the place of what was taken; dropped, it lets it.
+#[must_use]
+pub struct Refill(Arc<dyn Refillable>);
+
+impl Drop for Refill {
+    fn drop(&mut self) {
+        self.0.refill();
+    }
+}
+
+/// A pool of anything.
+trait Refillable: Send + Sync {
+    /// Fills one more place that was held back.
+    fn refill(&self);
+}
+
+impl<T: Send> Refillable for Shared<T> {
+    fn refill(&self) {
+        self.lock().held_back -= 1;
+        self.changed.notify_all();
+    }
+}
+
 impl<T> State<T> {
+    fn has_room(&self) -> bool {
+        self.ready.len() + self.held_back < self.metrics.size
+    }
+
     fn is_full(&self) -> bool {
         self.ready.len() >= self.metrics.size
     }
@@ -209,6 +251,25 @@ mod tests {
             (metrics.ready, metrics.taken, metrics.made, metrics.missed),
             (3, 2, 5, 0)
         );
+    }
+
+    #[test]
+    fn a_place_is_not_filled_before_its_taker_lets_it() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&made);
+        let pool = Pool::new(2, move || Ok(counted.fetch_add(1, Ordering::SeqCst))).unwrap();
+        assert!(pool.wait_full(PATIENCE));
+        let (first, refill) = pool.take_before_refill().unwrap();
+        // This place is filled, by a thread that could have filled the other as well.
+        assert_eq!((first, pool.take()), (0, Some(1)));
+        while pool.metrics().ready == 0 {
+            thread::yield_now();
+        }
+        assert!(!pool.wait_full(Duration::from_millis(20)));
+        assert_eq!(made.load(Ordering::SeqCst), 3);
+        drop(refill);
+        assert!(pool.wait_full(PATIENCE));
+        assert_eq!(pool.take(), Some(2));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod damage;
 mod fork;
 mod golden;
 mod identity;
+mod killed;
 mod linux;
 mod linux_identity;
 mod load;

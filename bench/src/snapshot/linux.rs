@@ -1,6 +1,7 @@
 //! A stock Linux guest that ticks on its console: how soon a clone runs, and ticks on.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sandbox::snapshot::MemoryRestore;
@@ -8,11 +9,12 @@ use sandbox::spec::{GuestSpec, Isolation, LinuxGuest};
 use sandbox::{Backend, Phase, Restored, Runtime, Sandbox, SandboxSpec, SnapshotOptions};
 
 use super::clones::{Call, tear_down};
+use super::parent::stored_bytes;
 use super::{Way, runtime, single};
 use crate::Options;
 use crate::clock;
 use crate::cold_start::PATIENCE;
-use crate::report::Report;
+use crate::report::{Report, Unit};
 
 /// What the guest's init says, again and again.
 const TICK: &[u8] = b"SANDBOX-TICK";
@@ -34,37 +36,28 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
             _ => format!("linux-{mib}"),
         };
         let parent = Parent::ticking(options, mib << 20)?;
-        for _ in 0..options.rounds {
-            let before = clock::now();
-            parent.write_snapshot()?;
-            report.add_span(
-                &format!("sdk/{guest}/in_process"),
-                "snapshot",
-                clock::now().since(before),
-            );
-        }
+        parent.measure_snapshot(&format!("sdk/{guest}/in_process"), options.rounds, report)?;
         parent.sandbox.pause()?;
         for _ in 0..options.rounds {
             parent.burst(&format!("sdk/{guest}/in_process/fork"), report)?;
         }
         for way in WAYS {
             let case = format!("sdk/{guest}/in_process/{}", way.name());
-            for round in 0..=options.rounds {
-                match parent.clone_once(way, &case, (round > 0).then_some(&mut *report)) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        report.failed(&case, format!("{error:#}"));
-                        break;
-                    }
-                }
-            }
+            parent.clones(way, &case, options.rounds, report);
         }
+        // The same restore, in VMs that are made ahead of time.
+        let kvm = parent.runtime.kvm()?;
+        kvm.keep_shells(&parent.spec, 1)?;
+        let case = format!("sdk/{guest}/in_process/pool");
+        parent.clones(Way::Restore(MemoryRestore::Cow), &case, options.rounds, report);
+        kvm.keep_shells(&parent.spec, 0)?;
     }
     Ok(())
 }
 
 struct Parent {
     runtime: Runtime,
+    spec: SandboxSpec,
     sandbox: Box<dyn Sandbox>,
     folder: PathBuf,
 }
@@ -90,14 +83,41 @@ impl Parent {
         let folder = std::env::temp_dir().join(format!("sandbox-bench-linux-{}", std::process::id()));
         Ok(Self {
             runtime,
+            spec,
             sandbox,
             folder,
         })
     }
 
-    fn write_snapshot(&self) -> Result<()> {
-        let _ = std::fs::remove_dir_all(&self.folder);
-        self.sandbox.snapshot(&self.folder, &SnapshotOptions::default())?;
+    /// Writes snapshots of the running guest, the last of which stays for restores.
+    fn measure_snapshot(&self, case: &str, rounds: usize, report: &mut Report) -> Result<()> {
+        for _ in 0..rounds {
+            let _ = std::fs::remove_dir_all(&self.folder);
+            let before = clock::now();
+            self.sandbox.snapshot(&self.folder, &SnapshotOptions::default())?;
+            report.add_span(case, "snapshot", clock::now().since(before));
+        }
+        let stored = stored_bytes(&self.folder)? as f64;
+        report.add(case, "snapshot_bytes", Unit::Bytes, stored, None);
+        Ok(())
+    }
+
+    /// Clones one after the other; the first is not counted.
+    fn clones(&self, way: Way, case: &str, rounds: usize, report: &mut Report) {
+        for round in 0..=rounds {
+            if let Err(error) = self.clone_once(way, case, (round > 0).then_some(&mut *report)) {
+                report.failed(case, format!("{error:#}"));
+                return;
+            }
+        }
+    }
+
+    /// Waits until a VM is there, if some are made ahead of time.
+    fn await_shell(&self) -> Result<()> {
+        let kvm = self.runtime.kvm()?;
+        while kvm.shell_metrics(&self.spec)?.is_some_and(|pool| pool.ready == 0) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 
@@ -106,6 +126,7 @@ impl Parent {
             start: true,
             ..Default::default()
         };
+        self.await_shell()?;
         let call = Call::now();
         let clone: Restored = match way {
             Way::Fork => single(self.sandbox.as_fork().context("forks are missing")?.fork(1, &options)?)?,

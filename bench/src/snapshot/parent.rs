@@ -111,7 +111,7 @@ impl Drop for Parent {
 }
 
 /// What the folder's files take on their disk; holes take nothing.
-fn stored_bytes(folder: &Path) -> Result<u64> {
+pub(super) fn stored_bytes(folder: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {

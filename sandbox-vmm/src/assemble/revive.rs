@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvm_ioctls::VcpuFd;
+use sandbox_core::pool::Refill;
 use sandbox_core::{Error, ErrorKind, Phase, Result, SandboxSpec, Uniqueness};
 
 use super::devices::EVENT_GSI;
@@ -36,10 +37,18 @@ pub enum MemorySource<'a> {
 }
 
 impl MemorySource<'_> {
-    /// Gives memory that is all zero this content.
+    /// The image that a machine's memory is to begin with.
+    fn image(&self) -> Option<&Arc<MemoryImage>> {
+        match self {
+            Self::Image(image) => Some(image),
+            _ => None,
+        }
+    }
+
+    /// Gives memory that began so the rest of its content.
     fn fill(&self, memory: &GuestMemory) -> Result<Option<Pager>> {
         match self {
-            Self::Image(image) => Ok(memory.lay_over(image).map(|()| None)?),
+            Self::Image(_) => Ok(None),
             Self::Filled(fill) => fill(memory).map(|()| None),
             Self::Paged(page) => page(memory).map(Some),
         }
@@ -62,9 +71,16 @@ pub struct Revival<'a> {
 pub struct Revived {
     channel: Channel,
     identity: Option<NewIdentity>,
+    /// Lets another VM be made in the place of this one's.
+    refill: Option<Refill>,
 }
 
 impl Revived {
+    /// What is to be dropped when the clone runs and is in no hurry any more.
+    pub fn take_refill(&mut self) -> Option<Refill> {
+        self.refill.take()
+    }
+
     /// Tells the guest what it has of its own.
     ///
     /// # Errors
@@ -111,7 +127,10 @@ pub fn revive(
     let spec = &origin.spec;
     let devices = DeviceSet::new(spec, opened, outlets)?;
     let kind = shell_kind(spec, origin.chipset, origin.dense_memory);
-    let Shell { vm, vcpus } = library.shells.take(host, &kind, recorder)?;
+    let (shell, refill) = library
+        .shells
+        .take_with(host, &kind, revival.memory.image(), recorder)?;
+    let Shell { vm, vcpus } = shell;
     let pager = revival.memory.fill(vm.memory())?;
     if let Some(snapshot) = revival.snapshot {
         vm.dirty().begin(snapshot);
@@ -127,6 +146,7 @@ pub fn revive(
     let revived = Revived {
         channel: origin.renewal,
         identity: revival.identity,
+        refill,
     };
     let told = revived
         .tell(&machine)

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_ioctls::VcpuFd;
-use sandbox_core::pool::{Pool, PoolMetrics};
+use sandbox_core::pool::{Pool, PoolMetrics, Refill};
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{Phase, Result};
 
 use super::host::KvmHost;
 use super::vm::{Chipset, Vm};
+use crate::memory::image::MemoryImage;
 use crate::memory::{GuestMemory, HugePages};
 
 /// What tells shells apart.
@@ -33,15 +34,20 @@ pub struct ShellKind {
 
 /// A VM without a guest.
 pub struct Shell {
-    /// The VM, with memory that is all zero.
+    /// The VM, with memory that is all zero, or of an image.
     pub vm: Arc<Vm>,
     /// Its vCPUs, as KVM makes them.
     pub vcpus: Vec<VcpuFd>,
 }
 
 impl Shell {
-    /// Makes one.
-    fn make(host: &KvmHost, kind: &ShellKind, recorder: Option<&Recorder>) -> Result<Self> {
+    /// Makes one, with this content if there is any.
+    fn make(
+        host: &KvmHost,
+        kind: &ShellKind,
+        image: Option<&Arc<MemoryImage>>,
+        recorder: Option<&Recorder>,
+    ) -> Result<Self> {
         let stamp = |phase| {
             if let Some(recorder) = recorder {
                 recorder.record(phase);
@@ -49,7 +55,10 @@ impl Shell {
         };
         let fd = host.create_vm()?;
         stamp(Phase::VmCreated);
-        let memory = GuestMemory::new(kind.memory, kind.huge_pages, kind.track_dirty)?;
+        let memory = match image {
+            Some(image) => GuestMemory::of_image(kind.memory, kind.huge_pages, kind.track_dirty, image)?,
+            None => GuestMemory::new(kind.memory, kind.huge_pages, kind.track_dirty)?,
+        };
         let vm = Vm::new(fd, memory, kind.chipset, kind.track_dirty)?;
         stamp(Phase::MemoryMapped);
         let vcpus = (0..kind.vcpus)
@@ -71,13 +80,28 @@ pub struct Shells {
 impl Shells {
     /// One that is ready, or else one that is made now.
     pub fn take(&self, host: &KvmHost, kind: &ShellKind, recorder: &Recorder) -> Result<Shell> {
+        self.take_with(host, kind, None, recorder).map(|(shell, _)| shell)
+    }
+
+    /// The same, with the content of `image` in its memory if one is given; the place of one that was ready stays empty
+    /// until the [`Refill`] is dropped.
+    pub fn take_with(
+        &self,
+        host: &KvmHost,
+        kind: &ShellKind,
+        image: Option<&Arc<MemoryImage>>,
+        recorder: &Recorder,
+    ) -> Result<(Shell, Option<Refill>)> {
         let pool = self.pool(kind);
-        let Some(shell) = pool.and_then(|pool| pool.take()) else {
-            return Shell::make(host, kind, Some(recorder));
+        let Some((shell, refill)) = pool.and_then(|pool| pool.take_before_refill()) else {
+            return Ok((Shell::make(host, kind, image, Some(recorder))?, None));
         };
         recorder.record(Phase::VmCreated);
+        if let Some(image) = image {
+            shell.vm.memory().lay_over(image)?;
+        }
         recorder.record(Phase::MemoryMapped);
-        Ok(shell)
+        Ok((shell, Some(refill)))
     }
 
     /// Keeps `count` shells of `kind` ready from now on, in place of as many as before; none with 0.
@@ -88,7 +112,9 @@ impl Shells {
         let host = Arc::clone(host);
         let pool = match count {
             0 => None,
-            _ => Some(Arc::new(Pool::new(count, move || Shell::make(&host, &kind, None))?)),
+            _ => Some(Arc::new(Pool::new(count, move || {
+                Shell::make(&host, &kind, None, None)
+            })?)),
         };
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let before = match pool {

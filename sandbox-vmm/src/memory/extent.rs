@@ -47,6 +47,19 @@ pub fn union(left: &[Extent], right: &[Extent]) -> Vec<Extent> {
     merged
 }
 
+/// What lies between `extents`, which are in order and apart, within `size` bytes.
+pub fn complement(extents: &[Extent], size: u64) -> Vec<Extent> {
+    let ends = extents.iter().map(Extent::end);
+    let begins = extents.iter().map(|extent| extent.offset).chain([size]);
+    let gaps = [0].into_iter().chain(ends).zip(begins);
+    gaps.filter(|(from, to)| from < to)
+        .map(|(from, to)| Extent {
+            offset: from,
+            len: to - from,
+        })
+        .collect()
+}
+
 /// At most `count` runs that hold all of `extents`, which are in order, and as little as possible besides: the widest
 /// gaps stay.
 pub fn coarsen(extents: &[Extent], count: usize) -> Vec<Extent> {
@@ -108,6 +121,15 @@ mod tests {
         assert_eq!(coarsen(&scattered, 1), extents(&[(0, 501)]));
         assert_eq!(coarsen(&scattered, 5), scattered);
         assert_eq!(coarsen(&[], 3), []);
+    }
+
+    #[test]
+    fn a_complement_is_what_lies_between() {
+        let size = 10 * PAGE_SIZE;
+        let gaps = |pages: &[(u64, u64)]| complement(&extents(pages), size);
+        assert_eq!(gaps(&[]), extents(&[(0, 10)]));
+        assert_eq!(gaps(&[(0, 2), (5, 1), (9, 1)]), extents(&[(2, 3), (6, 3)]));
+        assert_eq!(gaps(&[(0, 10)]), []);
     }
 
     #[test]

@@ -13,13 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use super::extent::{self, Extent};
 use super::layout::PAGE_SIZE;
+use super::pieces::FilePiece;
 use super::sealed;
 use super::{GuestMemory, HostMapping};
 
 /// Most mappings that an image of one file is cut into. Each takes part of what a process has (65,530 unless the host
-/// says otherwise), and a few hundred instructions per clone; what a coarser cut costs is memory that is touched in a
-/// gap.
-const MAX_RUNS: usize = 8;
+/// says otherwise), costs every clone 8,000 instructions or, in a shell, 30,000, and is looked at whenever a VM is made in
+/// the process. What a coarser cut costs is a page of the file for each that is touched in a gap, once for all clones.
+const MAX_RUNS: usize = 3;
+/// The same for what was written since: between its runs the image before is seen, and goes on being shared.
+const MAX_CHANGED_RUNS: usize = 8;
 /// Most parts of an image in several files.
 const MAX_PARTS: usize = 20;
 
@@ -59,12 +62,11 @@ pub struct ImageWriter {
 impl ImageWriter {
     /// Room for `extents`, in order; what is not written stays zero.
     pub fn new(extents: &[Extent]) -> io::Result<Self> {
-        Self::with_file(extents, Self::new_file)
+        Self::with_file(extent::coarsen(extents, MAX_RUNS), Self::new_file)
     }
 
-    /// The same in a file that `make` gives, of that many bytes at least.
-    fn with_file(extents: &[Extent], make: impl FnOnce(u64) -> io::Result<File>) -> io::Result<Self> {
-        let runs = extent::coarsen(extents, MAX_RUNS);
+    /// Room for `runs` in a file that `make` gives, of that many bytes at least.
+    fn with_file(runs: Vec<Extent>, make: impl FnOnce(u64) -> io::Result<File>) -> io::Result<Self> {
         let file = make(extent::total(&runs))?;
         Ok(Self { runs, file })
     }
@@ -202,11 +204,23 @@ impl MemoryImage {
         self.parts.iter().map(|part| part.place).collect()
     }
 
+    /// Its parts, for a mapping that begins with them.
+    pub(super) fn pieces(&self) -> Vec<FilePiece<'_>> {
+        let parts = self.parts.iter();
+        parts
+            .map(|part| FilePiece {
+                place: part.place,
+                file: part.file.as_fd(),
+                file_offset: part.file_offset,
+            })
+            .collect()
+    }
+
     /// Lays it over a mapping that is fresh.
     pub(super) fn lay_over(&self, mapping: &HostMapping) -> io::Result<()> {
-        for part in &self.parts {
-            let Extent { offset, len } = part.place;
-            mapping.overlay_file(offset, len, part.file.as_fd(), part.file_offset)?;
+        for piece in self.pieces() {
+            let Extent { offset, len } = piece.place;
+            mapping.overlay_file(offset, len, piece.file, piece.file_offset)?;
         }
         Ok(())
     }
@@ -214,7 +228,7 @@ impl MemoryImage {
     fn whole(memory: &GuestMemory, private: &[Extent], make: impl FnOnce(u64) -> io::Result<File>) -> io::Result<Self> {
         let mapping = memory.mapping();
         let content = mapping.without_zero_pages(&extent::union(&mapping.overlays(), private));
-        let writer = ImageWriter::with_file(&content, make)?;
+        let writer = ImageWriter::with_file(extent::coarsen(&content, MAX_RUNS), make)?;
         copy(mapping, &content, &writer)?;
         writer.finish()
     }
@@ -226,13 +240,13 @@ impl MemoryImage {
         changed: &[Extent],
         make: impl FnOnce(u64) -> io::Result<File>,
     ) -> io::Result<Self> {
-        let runs = extent::coarsen(changed, MAX_RUNS);
+        let runs = extent::coarsen(changed, MAX_CHANGED_RUNS);
         let few = self.parts.len() + 2 * runs.len() <= MAX_PARTS;
         if !few || 2 * extent::total(&runs) > self.size() {
             return Self::whole(memory, changed, make);
         }
         let mapping = memory.mapping();
-        let writer = ImageWriter::with_file(&runs, make)?;
+        let writer = ImageWriter::with_file(runs.clone(), make)?;
         copy(mapping, &mapping.without_zero_pages(&runs), &writer)?;
         let changes = writer.finish()?;
         let mut parts: Vec<Part> = self.parts.iter().flat_map(|part| part.without(&runs)).collect();

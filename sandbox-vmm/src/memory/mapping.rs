@@ -13,7 +13,7 @@ use super::extent::{self, Extent};
 use super::layout::PAGE_SIZE;
 
 /// Host addresses are aligned to this, so that guest and host huge pages coincide, in bytes.
-const HUGE_PAGE_SIZE: usize = 2 << 20;
+pub(super) const HUGE_PAGE_SIZE: usize = 2 << 20;
 
 /// This process's page map, for one that cannot open it when it needs it.
 static PAGEMAP: OnceLock<File> = OnceLock::new();
@@ -31,14 +31,14 @@ pub fn keep_pagemap_open() -> io::Result<()> {
 #[derive(Debug)]
 pub struct HostMapping {
     /// What mmap returned, and what munmap must be given.
-    reservation: NonNull<u8>,
-    reservation_len: usize,
+    pub(super) reservation: NonNull<u8>,
+    pub(super) reservation_len: usize,
     /// The aligned part that is used.
-    start: NonNull<u8>,
-    len: usize,
-    huge_pages: HugePages,
+    pub(super) start: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) huge_pages: HugePages,
     /// Where files lie over the anonymous pages.
-    overlays: Mutex<Vec<Extent>>,
+    pub(super) overlays: Mutex<Vec<Extent>>,
 }
 
 // SAFETY: the mapping is plain memory owned by this value; whoever reads or writes through the pointer does so with
@@ -250,14 +250,22 @@ impl HostMapping {
     /// How many bytes of the mapping are backed by host memory now, swapped-out pages included.
     pub fn resident_bytes(&self) -> io::Result<u64> {
         let mut backed = 0;
-        self.for_each_page(|_, page| backed += u64::from(page & (PAGE_PRESENT | PAGE_SWAPPED) != 0))?;
+        let all = Extent {
+            offset: 0,
+            len: self.len as u64,
+        };
+        self.for_each_page(&[all], |_, page| {
+            backed += u64::from(page & (PAGE_PRESENT | PAGE_SWAPPED) != 0)
+        })?;
         Ok(backed * PAGE_SIZE)
     }
 
-    /// The pages that are this mapping's own: written, or at least touched where no file lies over them.
+    /// The pages that are this mapping's own: written, or at least touched where no file lies over them. Nothing may
+    /// touch it meanwhile.
     pub fn private_pages(&self) -> io::Result<Vec<Extent>> {
         let mut private = Vec::new();
-        self.for_each_page(|offset, page| {
+        let ranges = self.touched_ranges()?;
+        self.for_each_page(&ranges, |offset, page| {
             let own = page & PAGE_SWAPPED != 0 || page & (PAGE_PRESENT | PAGE_OF_FILE) == PAGE_PRESENT;
             if own {
                 extent::push_page(&mut private, offset);
@@ -266,8 +274,8 @@ impl HostMapping {
         Ok(private)
     }
 
-    /// Gives what `/proc/self/pagemap` says of each page, with the page's offset.
-    fn for_each_page(&self, mut look: impl FnMut(u64, u64)) -> io::Result<()> {
+    /// Gives what `/proc/self/pagemap` says of each page of `ranges`, which lie within, with the page's offset.
+    fn for_each_page(&self, ranges: &[Extent], mut look: impl FnMut(u64, u64)) -> io::Result<()> {
         /// It has one of these per page.
         const ENTRY_SIZE: usize = 8;
         let pagemap = match PAGEMAP.get() {
@@ -275,29 +283,35 @@ impl HostMapping {
             None => &File::open("/proc/self/pagemap")?,
         };
         let mut entries = vec![0; 4096 * ENTRY_SIZE];
-        let mut position = (self.as_ptr() as u64 / PAGE_SIZE) * ENTRY_SIZE as u64;
-        let mut left = self.len / PAGE_SIZE as usize * ENTRY_SIZE;
-        let mut offset = 0;
-        while left > 0 {
-            let size = left.min(entries.len());
-            pagemap.read_exact_at(&mut entries[..size], position)?;
-            for word in entries[..size].as_chunks::<ENTRY_SIZE>().0 {
-                look(offset, u64::from_le_bytes(*word));
-                offset += PAGE_SIZE;
+        let first = self.as_ptr() as u64 / PAGE_SIZE;
+        for range in ranges {
+            let mut offset = range.offset;
+            while offset < range.end() {
+                let pages = (range.end() - offset) / PAGE_SIZE;
+                let size = (pages as usize * ENTRY_SIZE).min(entries.len());
+                let position = (first + offset / PAGE_SIZE) * ENTRY_SIZE as u64;
+                pagemap.read_exact_at(&mut entries[..size], position)?;
+                for word in entries[..size].as_chunks::<ENTRY_SIZE>().0 {
+                    look(offset, u64::from_le_bytes(*word));
+                    offset += PAGE_SIZE;
+                }
             }
-            position += size as u64;
-            left -= size;
         }
         Ok(())
     }
 
     fn advise(&self) -> io::Result<()> {
+        self.advise_range(0, self.len)
+    }
+
+    /// Says how the host may back `len` bytes from `offset` on, which are anonymous memory.
+    pub(super) fn advise_range(&self, offset: usize, len: usize) -> io::Result<()> {
         let advice = match self.huge_pages {
             HugePages::Never => libc::MADV_NOHUGEPAGE,
             HugePages::Transparent => libc::MADV_HUGEPAGE,
         };
         // SAFETY: the range is this mapping's own; the advice changes no content.
-        let result = unsafe { libc::madvise(self.as_ptr().cast(), self.len, advice) };
+        let result = unsafe { libc::madvise(self.as_ptr().add(offset).cast(), len, advice) };
         match (result, io::Error::last_os_error()) {
             (0, _) => Ok(()),
             // A kernel without transparent huge pages has nothing to be advised of.

@@ -4,7 +4,9 @@ pub mod extent;
 pub mod image;
 pub mod layout;
 mod mapping;
+mod pieces;
 pub(crate) mod sealed;
+mod touched;
 pub mod userfault;
 
 use std::io;
@@ -73,6 +75,25 @@ impl GuestMemory {
     /// no host memory before they are touched. With `track_dirty`, device writes are logged per page.
     pub fn new(size: u64, huge_pages: HugePages, track_dirty: bool) -> Result<Self, MemoryError> {
         let mapping = HostMapping::anonymous(size, huge_pages).map_err(|source| MemoryError::Map { size, source })?;
+        Self::over(mapping, track_dirty)
+    }
+
+    /// The same with the content of `image`: a page is the guest's own from the first write on.
+    pub fn of_image(
+        size: u64,
+        huge_pages: HugePages,
+        track_dirty: bool,
+        image: &Arc<MemoryImage>,
+    ) -> Result<Self, MemoryError> {
+        let mapping = HostMapping::of_pieces(size, huge_pages, &image.pieces());
+        let mapping = mapping.map_err(|source| MemoryError::Map { size, source })?;
+        let memory = Self::over(mapping, track_dirty)?;
+        memory.set_image(image);
+        Ok(memory)
+    }
+
+    fn over(mapping: HostMapping, track_dirty: bool) -> Result<Self, MemoryError> {
+        let size = mapping.len() as u64;
         let ranges = layout::ram_ranges(size);
         let mut regions = Vec::with_capacity(ranges.len());
         let mut offset = 0;

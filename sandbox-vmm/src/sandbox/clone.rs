@@ -29,6 +29,8 @@ pub struct Original<'a> {
     pub snapshot: Option<Identity>,
     /// Whether the guest is told that it is another sandbox now.
     pub renewed: bool,
+    /// Whether the clone runs at once: until then nothing else is done that can wait.
+    pub starts: bool,
 }
 
 /// A clone's own, taken before anything is made.
@@ -119,6 +121,9 @@ impl Berth {
         let life = Life::new(self.outlets, parts.assembly, shared.kick_signal, Arc::new(Unconfined));
         let sandbox = KvmSandbox::new(Arc::clone(shared), self.name, life, readiness, parts.counters)
             .with_identity(told, generation);
+        if !original.starts {
+            sandbox.life.let_pool_refill();
+        }
         Ok(Restored {
             sandbox: Box::new(sandbox),
             uniqueness: told,
@@ -224,6 +229,7 @@ impl Fork for KvmSandbox {
             saved: &saved,
             snapshot: None,
             renewed: !options.keep_identity,
+            starts: options.start,
         };
         let clones: Vec<Restored> = berths
             .into_iter()

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use sandbox_core::pool::Refill;
 use sandbox_core::sandbox::PendingTeardown;
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{ConsoleLog, Error, ErrorKind, Exit, FaultReport, Lifecycle, Phase, Result, State, Verb};
@@ -73,6 +74,8 @@ pub struct Life {
     holding: Mutex<Holding>,
     captain: Mutex<Option<JoinHandle<()>>>,
     team: Mutex<Team>,
+    /// Keeps the pool that the VM is of from making another before this one runs.
+    refill: Mutex<Option<Refill>>,
     teardown_asked: Gate<()>,
     gone: Gate<()>,
 }
@@ -81,10 +84,11 @@ impl Life {
     /// The life of a sandbox that was just created or restored.
     pub fn new(
         outlets: Outlets,
-        assembly: Assembly,
+        mut assembly: Assembly,
         signal: KickSignal,
         confinement: Arc<dyn Confinement>,
     ) -> Arc<Self> {
+        let refill = assembly.revived.as_mut().and_then(Revived::take_refill);
         let life = Arc::new(Self {
             recorder: outlets.recorder,
             console: outlets.console,
@@ -103,6 +107,7 @@ impl Life {
             holding: Mutex::new(Holding::Assembled(Box::new(assembly))),
             captain: Mutex::new(None),
             team: Mutex::new(Team::default()),
+            refill: Mutex::new(refill),
             teardown_asked: Gate::default(),
             gone: Gate::default(),
         });
@@ -123,6 +128,11 @@ impl Life {
                 }));
             }
         });
+    }
+
+    /// Nobody is in a hurry with this guest any more.
+    pub(super) fn let_pool_refill(&self) {
+        drop(self.refill.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Opens when the guest has ended.
@@ -247,6 +257,7 @@ impl Life {
             return;
         }
         self.recorder.record(Phase::TeardownCalled);
+        self.let_pool_refill();
         self.end(Exit::Killed);
         let never_launched = {
             let mut holding = self.holding();
@@ -455,6 +466,7 @@ impl Life {
 impl VcpuEvents for Life {
     fn first_entry(&self) {
         self.recorder.record(Phase::FirstEntry);
+        self.let_pool_refill();
     }
 
     fn first_exit(&self) {

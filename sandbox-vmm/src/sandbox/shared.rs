@@ -10,6 +10,7 @@ use sandbox_core::{Error, ErrorKind, Result};
 use crate::assemble::Library;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
+use crate::snapshot::folders::FolderStore;
 use crate::snapshot::images::ImageStore;
 
 /// What the sandboxes of one backend share.
@@ -18,6 +19,8 @@ pub struct Shared {
     pub host: Arc<KvmHost>,
     /// Kernels, initrds, tables.
     pub library: Library,
+    /// Snapshots' manifests and states.
+    pub folders: FolderStore,
     /// Snapshots' memory.
     pub images: ImageStore,
     /// What vCPU threads are kicked with.
@@ -34,6 +37,7 @@ impl Shared {
         Self {
             host: Arc::new(host),
             library: Library::default(),
+            folders: FolderStore::default(),
             images: ImageStore::default(),
             kick_signal,
             cpu_clock,

@@ -87,7 +87,7 @@ fn content(memory: &GuestMemory) -> Result<Vec<Extent>> {
 /// A snapshot folder that was found fit to be restored here, and what its clone has of its own.
 pub struct Reopened {
     /// The folder.
-    pub folder: Folder,
+    pub folder: Arc<Folder>,
     /// Where it is.
     pub directory: PathBuf,
     /// The clone's own.
@@ -101,8 +101,8 @@ impl Reopened {
     /// Anything wrong with the snapshot, the options or the host.
     pub fn open(shared: &Shared, directory: &Path, options: &RestoreOptions) -> Result<Self> {
         let recorder = shared.recorder();
-        let folder = Folder::open(directory)?;
-        compatibility::check(&shared.host, &folder.saved)?;
+        let check = |folder: &Folder| compatibility::check(&shared.host, &folder.saved);
+        let folder = shared.folders.open(directory, check)?;
         let spec = overrides::apply(&folder.saved.origin.spec, &options.overrides)?;
         let berth = Berth::take(shared, spec, recorder)?;
         berth.recorder().record(Phase::SnapshotChecked);
@@ -129,6 +129,7 @@ pub fn restore(shared: &Arc<Shared>, reopened: Reopened, options: &RestoreOption
         saved: &folder.saved,
         snapshot: Some(folder.identity),
         renewed: !options.keep_identity,
+        starts: options.start,
     };
     match options.memory {
         MemoryRestore::Cow => {

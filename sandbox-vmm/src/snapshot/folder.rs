@@ -74,6 +74,11 @@ impl Folder {
         layers.map(open).collect()
     }
 
+    /// Where the memory files are, the oldest first.
+    pub fn memory_paths(&self) -> impl Iterator<Item = PathBuf> {
+        (0..self.memory.layers.len()).map(|index| self.path.join(self.memory.file_name(index)))
+    }
+
     /// Where a file of the folder is.
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -5,6 +5,7 @@
 //! clones map a sealed copy in memory, which the first restore makes of the pages that are stored, and later ones share.
 //! What is mapped is what was checked, and the folder may be changed, cut or removed while clones live.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sandbox_core::snapshot::Verify;
@@ -44,6 +45,13 @@ struct Stored {
     verified: bool,
 }
 
+impl Stored {
+    /// Whether it was verified as is asked for.
+    fn serves(&self, verify: Verify) -> bool {
+        self.verified || verify == Verify::Size
+    }
+}
+
 /// What tells an image from others: the snapshot, and its files as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
@@ -58,6 +66,9 @@ impl ImageStore {
     /// Files that are not what they were, or no memory for the copy.
     pub fn open(&self, folder: &Folder, verify: Verify) -> Result<Arc<MemoryImage>> {
         let digests = folder.digests(verify)?;
+        if let Some(image) = self.find(folder, verify) {
+            return Ok(image);
+        }
         let files = folder.memory_files()?;
         let key = Key {
             identity: folder.identity,
@@ -65,9 +76,7 @@ impl ImageStore {
         };
         let slot = self.slot(&key);
         let mut stored = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stored) = &*stored
-            && (stored.verified || verify == Verify::Size)
-        {
+        if let Some(stored) = stored.as_ref().filter(|stored| stored.serves(verify)) {
             return Ok(Arc::clone(&stored.image));
         }
         let image = read(folder, &files, &digests);
@@ -91,6 +100,23 @@ impl ImageStore {
                 other.map(Arc::new)
             }
         }
+    }
+
+    /// The image of files that need not be opened, since they are known to be sound and have not changed.
+    fn find(&self, folder: &Folder, verify: Verify) -> Option<Arc<MemoryImage>> {
+        let stamp = |path: PathBuf| Some(FileIdentity::of(&path.metadata().ok()?));
+        let key = Key {
+            identity: folder.identity,
+            files: folder.memory_paths().map(stamp).collect::<Option<_>>()?,
+        };
+        let mut entries = self.lock();
+        let position = entries.iter().position(|entry| entry.key == key)?;
+        entries[position..].rotate_left(1);
+        let slot = Arc::clone(&entries.last()?.slot);
+        drop(entries);
+        let stored = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = stored.as_ref().filter(|stored| stored.serves(verify))?;
+        Some(Arc::clone(&stored.image))
     }
 
     /// The slot of a snapshot, made if there is none, and the last to go.

@@ -2,20 +2,21 @@
 //!
 //! Everything is written into a folder beside the one that is asked for, each file is brought to the disk, the manifest
 //! last, and then the folder gets its name. Whoever finds a folder of that name finds a whole snapshot, whatever
-//! happened on the way: an error removes what was written, and a killed process leaves a folder that ends in `.partial`,
-//! which nothing reads and anybody may remove.
+//! happened on the way: an error removes what was written, and what a killed process leaves the next snapshot into the
+//! same parent folder removes ([`super::partial`]).
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sandbox_core::snapshot::{FileRecord, MANIFEST_FILE};
 use sandbox_core::{Error, ErrorKind, Manifest, Result};
 
+use super::partial::{self, PartialFolder};
 use super::section::Identity;
 use crate::error::kind_of;
 
@@ -25,7 +26,7 @@ pub const STATE_FILE: &str = "state";
 /// A folder that is being written.
 pub struct FolderWriter {
     target: PathBuf,
-    partial: PathBuf,
+    partial: PartialFolder,
     files: BTreeMap<String, FileRecord>,
     finished: bool,
 }
@@ -44,15 +45,8 @@ impl FolderWriter {
             let context = format!("{} names no folder", target.display());
             return Err(Error::new(ErrorKind::InvalidSpec, context));
         };
-        let mut partial_name = OsString::from(".");
-        partial_name.push(name);
-        partial_name.push(format!(".{identity}.partial"));
-        let partial = target.with_file_name(partial_name);
-        // What is in it is the guest's memory, with all its secrets.
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&partial)
-            .map_err(|error| failed(&partial, error))?;
+        partial::sweep(parent_of(target));
+        let partial = PartialFolder::make(target, name, identity).map_err(|error| failed(target, error))?;
         Ok(Self {
             target: target.to_path_buf(),
             partial,
@@ -63,7 +57,7 @@ impl FolderWriter {
 
     /// Where a file of that name is to be written.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.partial.join(name)
+        self.partial.path().join(name)
     }
 
     /// Brings a file that was written to the disk, and counts it in.
@@ -119,16 +113,14 @@ impl FolderWriter {
         let finish = || -> io::Result<()> {
             self.write_file(MANIFEST_FILE, manifest.to_json().as_bytes())?
                 .sync_all()?;
-            File::open(&self.partial)?.sync_all()?;
-            rename_new(&self.partial, &self.target)
+            File::open(self.partial.path())?.sync_all()?;
+            rename_new(self.partial.path(), &self.target)
         };
         finish().map_err(|error| failed(&self.target, error))?;
         self.finished = true;
         // The name is the last thing to reach the disk. Without it there is no snapshot after a crash, and no half of one
         // either, so a file system that cannot sync folders is no reason to fail.
-        if let Some(parent) = self.target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            let _ = File::open(parent).and_then(|folder| folder.sync_all());
-        }
+        let _ = File::open(parent_of(&self.target)).and_then(|folder| folder.sync_all());
         Ok(())
     }
 
@@ -146,11 +138,17 @@ impl FolderWriter {
 impl Drop for FolderWriter {
     fn drop(&mut self) {
         if !self.finished
-            && let Err(error) = fs::remove_dir_all(&self.partial)
+            && let Err(error) = fs::remove_dir_all(self.partial.path())
         {
-            tracing::warn!(folder = %self.partial.display(), %error, "an unfinished snapshot is left behind");
+            tracing::warn!(folder = %self.partial.path().display(), %error, "an unfinished snapshot is left behind");
         }
     }
+}
+
+/// The folder that `target` stands in.
+fn parent_of(target: &Path) -> &Path {
+    let named = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+    named.unwrap_or(Path::new("."))
 }
 
 /// Renames unless the new name is taken.

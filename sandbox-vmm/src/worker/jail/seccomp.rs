@@ -146,6 +146,8 @@ const CALLS: &[Allowed] = allowed! {
     SYS_munmap, ALL;
     SYS_mremap, ALL;
     SYS_madvise, ALL;
+    SYS_mincore, CONTROL;
+    SYS_sysinfo, CONTROL;
     SYS_brk, ALL;
     // Threads, locks, signals, time.
     SYS_futex, ALL;
