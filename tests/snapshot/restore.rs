@@ -333,7 +333,10 @@ fn differences_hold_the_pages_that_changed_and_few_besides() {
         let stored = difference.iter().filter(|page| **page != [0; 4096]).count();
         let touched = after.iter().filter(|page| **page != [0; 4096]).count();
         eprintln!("{stored} pages stored, {} changed, of {touched}", changed.len());
-        assert!(stored <= changed.len() + WRITTEN_AS_BEFORE, "{stored} pages stored, {changed:?} changed");
+        assert!(
+            stored <= changed.len() + WRITTEN_AS_BEFORE,
+            "{stored} pages stored, {changed:?} changed"
+        );
         assert!(stored < touched, "{stored} pages of {touched}");
     }
 }
