@@ -182,6 +182,7 @@ impl Fork for WorkerSandbox {
             saved,
             snapshot: None,
             renewed: !options.keep_identity,
+            starts: options.start,
         };
         let memory = CloneMemory::image(image);
         let begin = |berth| {
@@ -218,6 +219,7 @@ pub fn restore(home: &Home, reopened: Reopened, options: &RestoreOptions) -> Res
         saved: &folder.saved,
         snapshot: Some(folder.identity),
         renewed: !options.keep_identity,
+        starts: options.start,
     };
     let mut writer = folder.saved.write(folder.identity)?;
     let (mut mirror, mut recorded) = (None, None);
