@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use sandbox::spec::Isolation;
-use support::{HOME, PATIENCE, bare, created, runtime};
+use support::{HOME, PATIENCE, bare, created, has_time, runtime};
 
 /// What this process holds.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ fn await_end(expected: Holdings) {
 }
 
 #[test]
-fn two_hundred_sandboxes_leave_nothing_behind() {
+fn hundreds_of_sandboxes_leave_nothing_behind() {
     if HOME == Isolation::Worker {
         // What all workers share.
         runtime().kvm().unwrap().prepare_workers().unwrap();
@@ -100,7 +100,8 @@ fn two_hundred_sandboxes_leave_nothing_behind() {
         ..at_first
     });
     let before = holdings();
-    (0..200).for_each(live_and_die);
+    let rounds = if has_time() { 1000 } else { 200 };
+    (0..rounds).for_each(live_and_die);
     await_end(before);
     let after = holdings();
     // What the first sixteen had left to give back when they were counted may be gone by now.

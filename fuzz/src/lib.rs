@@ -135,7 +135,8 @@ impl Bench {
             _ => input.number::<2>() % 0x1000,
         };
         let (flags, next) = (input.number::<1>() & 7, input.number::<1>() % (ENTRIES + 1));
-        let descriptor = u128::from(address) | u128::from(len) << 64 | u128::from(flags) << 96 | u128::from(next) << 112;
+        let descriptor =
+            u128::from(address) | u128::from(len) << 64 | u128::from(flags) << 96 | u128::from(next) << 112;
         let at = GuestAddress(ring(queue) + index * 16);
         let _ = self.memory.write_slice(&descriptor.to_le_bytes(), at);
     }
@@ -148,7 +149,9 @@ impl Bench {
         let slot = available + 4 + u64::from(index) % ENTRIES * 2;
         let _ = self.memory.write_obj((head % (ENTRIES + 1)) as u16, GuestAddress(slot));
         let step = if head == 0xff { input.number::<2>() as u16 } else { 1 };
-        let _ = self.memory.write_obj(index.wrapping_add(step), GuestAddress(available + 2));
+        let _ = self
+            .memory
+            .write_obj(index.wrapping_add(step), GuestAddress(available + 2));
     }
 
     fn kick(&self, queue: u64) {

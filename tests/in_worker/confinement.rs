@@ -1,14 +1,15 @@
 //! What a worker can do that its guest has taken over: nothing. Each attempt is shown to come through unjailed, to be
 //! ended by the filters of system calls, and, without those, to be refused by the rest of the jail.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use sandbox::worker::malice::{ATTEMPTS, REFUSED, SUCCEEDED, attempt_and_exit};
-use sandbox::{Backend, Exit, KvmBackend, KvmOptions, WorkerOptions};
+use sandbox::worker::malice::{ATTEMPTS, EXCESSES, REFUSED, SUCCEEDED, attempt_and_exit};
+use sandbox::{Backend, Exit, KvmBackend, KvmOptions, SandboxSpec, WorkerOptions};
 
 use super::home::{backend, is_root};
-use super::support::{PATIENCE, bare};
+use super::support::{PATIENCE, bare, skip};
 
 /// Set for a copy of this program that is to make an attempt: its name and argument.
 const ATTEMPT: &str = "SANDBOX_TEST_ATTEMPT";
@@ -32,15 +33,61 @@ fn unjailed(attempt: &str) -> Option<i32> {
 
 /// How a worker ends that makes the attempt.
 fn in_worker(backend: &KvmBackend, attempt: &str) -> String {
-    let mut spec = bare("endings", &["end=halt"]);
+    match end_of(backend, bare("endings", &["end=halt"]), attempt) {
+        Exit::LostWorker(words) => words,
+        other => format!("the guest ended by {other}"),
+    }
+}
+
+fn end_of(backend: &KvmBackend, mut spec: SandboxSpec, attempt: &str) -> Exit {
     spec.id = Some(format!("attempt.{attempt}"));
     let sandbox = backend.create(&spec).unwrap();
     // The worker may be gone before it has answered.
     let _ = sandbox.start();
-    match sandbox.wait(Some(PATIENCE)).unwrap() {
-        Exit::LostWorker(words) => words,
-        other => format!("the guest ended by {other}"),
+    sandbox.wait(Some(PATIENCE)).unwrap()
+}
+
+/// Whether the host has the controllers that bound memory and threads.
+fn has_controllers() -> bool {
+    let unified = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    ["memory", "pids"].iter().all(|name| {
+        unified.split_whitespace().any(|controller| controller == *name)
+            || fs::exists(format!("/sys/fs/cgroup/{name}")).unwrap()
+    })
+}
+
+/// 256 MiB and 64 threads are several times what a sandbox with 16 MiB and one processor needs.
+#[test]
+fn a_worker_uses_up_no_more_than_its_sandbox_needs() {
+    if !is_root() {
+        return;
     }
+    if !has_controllers() {
+        return skip("needs control groups of memory and processes");
+    }
+    assert_eq!(EXCESSES, ["memory", "threads"]);
+    for attempt in ["memory.256", "threads.64"] {
+        assert_eq!(
+            unjailed(attempt),
+            Some(SUCCEEDED),
+            "{attempt} does not even work unjailed"
+        );
+    }
+    let mut spec = bare("endings", &["end=halt"]);
+    // A sandbox with a quota has a control group.
+    spec.limits.cpu_quota = Some(1000);
+    let filtered = KvmBackend::open(&KvmOptions::default()).unwrap();
+    assert_eq!(end_of(&filtered, spec.clone(), "memory.256"), Exit::OutOfMemory);
+    let unfiltered = backend(WorkerOptions {
+        seccomp: false,
+        ..WorkerOptions::default()
+    });
+    let end = end_of(&unfiltered, spec, "threads.64");
+    let refused = format!("exit status {REFUSED}");
+    assert!(
+        matches!(&end, Exit::LostWorker(words) if words.contains(&refused)),
+        "{end}"
+    );
 }
 
 #[test]

@@ -34,6 +34,8 @@ const ADDRESS_SANITIZER: &str = "-Zsanitizer=address";
 
 /// Longest input, in bytes; larger ones only take longer.
 const MAX_LEN: u32 = 4096;
+/// The same of targets whose smallest sound input is longer: a state file, an archive of a few entries.
+const LONG_INPUTS: [(&str, u32); 2] = [("snapshot_state", 32 << 10), ("image_layer", 16 << 10)];
 /// One input may take so long, in seconds, before it is a finding.
 const INPUT_TIMEOUT: u32 = 10;
 /// What the target may take of memory, in MiB, before that is a finding.
@@ -212,7 +214,7 @@ impl<'a> Run<'a> {
         artifacts.push(self.findings.join(""));
         let mut command = Command::new(&self.program);
         command
-            .arg(format!("-max_len={MAX_LEN}"))
+            .arg(format!("-max_len={}", longest_input(self.target)))
             // From the first input on: a driver's session takes more than the few bytes that libFuzzer begins with.
             .arg("-len_control=0")
             .arg(format!("-timeout={INPUT_TIMEOUT}"))
@@ -220,6 +222,11 @@ impl<'a> Run<'a> {
             .arg(artifacts);
         command
     }
+}
+
+fn longest_input(target: &str) -> u32 {
+    let long = LONG_INPUTS.iter().find(|(name, _)| *name == target);
+    long.map_or(MAX_LEN, |(_, longest)| *longest)
 }
 
 /// What libFuzzer says at the end: how many inputs it ran, and the last line's coverage and corpus.

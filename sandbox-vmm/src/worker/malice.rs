@@ -30,6 +30,9 @@ pub const ATTEMPTS: [&str; 10] = [
     "namespace",
 ];
 
+/// What a worker would use up of its host, by name; the argument says how much: MiB of memory, or a number of threads.
+pub const EXCESSES: [&str; 2] = ["memory", "threads"];
+
 /// Makes the attempt that the sandbox's name says, if it says one, and ends this process.
 pub fn attempt_by_name(sandbox: &str) {
     if let Some((attempt, argument)) = sandbox.strip_prefix("attempt.").and_then(|rest| rest.split_once('.')) {
@@ -65,6 +68,8 @@ fn make(attempt: &str, argument: &str) -> io::Result<()> {
         "escape" => escape(),
         "mount" => mount(),
         "namespace" => enter_namespace(),
+        "memory" => use_memory(number()? as usize),
+        "threads" => start_threads(number()?),
         _ => Err(io::Error::other("there is no such attempt")),
     }
 }
@@ -134,6 +139,30 @@ fn enter_namespace() -> io::Result<()> {
             }
         }
     }
+}
+
+/// Takes memory and writes to each page of it.
+fn use_memory(mebibytes: usize) -> io::Result<()> {
+    let mut taken = Vec::new();
+    for _ in 0..mebibytes {
+        let mut piece = Vec::new();
+        piece.try_reserve_exact(1 << 20).map_err(io::Error::other)?;
+        piece.resize(1 << 20, 0x5a_u8);
+        taken.push(std::hint::black_box(piece));
+    }
+    Ok(())
+}
+
+/// Starts threads that do not end.
+fn start_threads(count: i32) -> io::Result<()> {
+    for _ in 0..count {
+        std::thread::Builder::new().stack_size(64 << 10).spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        })?;
+    }
+    Ok(())
 }
 
 fn unsafe_kill(pid: i32, signal: i32) -> i32 {

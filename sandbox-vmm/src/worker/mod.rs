@@ -24,6 +24,7 @@ mod link;
 mod making;
 #[cfg(feature = "malice")]
 pub mod malice;
+pub mod packets;
 mod process;
 mod program;
 pub(crate) mod protocol;

@@ -19,6 +19,8 @@ const LEAST_QUOTA: u64 = 1_000;
 /// guest's for page tables.
 const OVERHEAD: u64 = 64 << 20;
 const PAGE_TABLE_SHARE: u64 = 64;
+/// A fork holds the frozen copy of the guest's memory beside it until the guest goes on over the copy.
+const COPIES: u64 = 2;
 /// Threads beside those of the vCPUs.
 const OTHER_THREADS: u64 = 4;
 
@@ -163,6 +165,7 @@ fn cpu_max(spec: &SandboxSpec) -> Option<Setting> {
 fn memory(spec: &SandboxSpec, file: &'static str) -> Option<Setting> {
     let limit = spec
         .memory
+        .checked_mul(COPIES)?
         .checked_add(spec.memory / PAGE_TABLE_SHARE)?
         .checked_add(OVERHEAD)?;
     Some(Setting {

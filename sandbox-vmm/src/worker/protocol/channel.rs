@@ -104,10 +104,8 @@ impl Channel {
         if bytes.len() > MAX_MESSAGE || fds.len() > MAX_DESCRIPTORS {
             return Err(ChannelError::TooLong(bytes.len()));
         }
-        bytes[..2].copy_from_slice(&MAGIC.to_le_bytes());
-        bytes[2..4].copy_from_slice(&VERSION.to_le_bytes());
-        let length = (bytes.len() - HEADER) as u32;
-        bytes[4..HEADER].copy_from_slice(&length.to_le_bytes());
+        let header = header(bytes.len() - HEADER);
+        bytes[..HEADER].copy_from_slice(&header);
         let deadline = Instant::now() + patience;
         let mut raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         for packet in bytes.chunks(PACKET) {
@@ -172,10 +170,7 @@ impl Channel {
             return Err(ChannelError::Closed);
         }
         let packet = buffer.get(..count).ok_or(ChannelError::Nonsense("it is too long"))?;
-        match HEADER + length_of(packet)? == count {
-            true => decode(&packet[HEADER..]).map(Some),
-            false => Err(ChannelError::Nonsense("its length is not what it says")),
-        }
+        parse(packet).map(Some)
     }
 
     /// Waits until the socket is ready for `events`.
@@ -233,6 +228,23 @@ fn length_of(packet: &[u8]) -> Result<usize, ChannelError> {
     match u16::from_le_bytes([*v0, *v1]) {
         VERSION => Ok(u32::from_le_bytes([*l0, *l1, *l2, *l3]) as usize),
         other => Err(ChannelError::Version(other)),
+    }
+}
+
+/// The header of a message of `length` bytes.
+pub fn header(length: usize) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..2].copy_from_slice(&MAGIC.to_le_bytes());
+    header[2..4].copy_from_slice(&VERSION.to_le_bytes());
+    header[4..].copy_from_slice(&(length as u32).to_le_bytes());
+    header
+}
+
+/// Reads a message that is one packet.
+pub fn parse<T: DeserializeOwned>(packet: &[u8]) -> Result<T, ChannelError> {
+    match HEADER + length_of(packet)? == packet.len() {
+        true => decode(&packet[HEADER..]),
+        false => Err(ChannelError::Nonsense("its length is not what it says")),
     }
 }
 
