@@ -16,11 +16,12 @@ pub(crate) fn main(workspace: &Workspace, mut arguments: lexopt::Parser) -> Resu
     if let Some(unexpected) = arguments.next()? {
         return Err(unexpected.unexpected().into());
     }
-    process::run(
+    let report = process::output(
         workspace
             .cargo()
             .args(["run", "--quiet", "--package", "sandbox"])
             .args(["--bin", "sandbox-worker", "--", "seccomp-report"]),
     )?;
+    print!("{}", String::from_utf8_lossy(&report));
     Ok(ExitCode::SUCCESS)
 }
