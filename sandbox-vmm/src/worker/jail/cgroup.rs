@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(cpu_max(&spec(r#"{"cpu_quota": 1}"#)).unwrap().value, "1000 100000");
         assert_eq!(
             memory(&half, "memory.max").unwrap().value,
-            ((64 + 1 + 64) << 20).to_string()
+            ((2 * 64 + 1 + 64) << 20).to_string()
         );
         assert_eq!(threads(&half).value, "5");
     }
