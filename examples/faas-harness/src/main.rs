@@ -83,6 +83,7 @@ async fn serve(options: &Options) -> Result<()> {
         networks: Networks {
             micro_vms: AddressPool::subnets(options.network)?,
             containers: AddressPool::single_addresses(options.container_network)?,
+            bridge: options.bridge.clone(),
         },
         ready_port: readiness.address().port(),
     })?;

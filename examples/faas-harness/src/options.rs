@@ -27,7 +27,8 @@ options:
   --state FOLDER          where deployed functions are remembered [none: a folder that goes with the process]
   --network CIDR          where micro-VMs get their addresses from [172.31.0.0/16]
   --container-network CIDR
-                          where containers get theirs from, on the bridge faas0 [172.30.0.0/16]
+                          where containers get theirs from [172.30.0.0/16]
+  --bridge NAME           the bridge that containers share, one for each platform of a host [faas0]
 
 options of bench:
   --out FOLDER            where results go, and where a run that was cut short goes on [faas-results]
@@ -68,6 +69,8 @@ pub struct Options {
     pub network: Ipv4Cidr,
     /// Where containers get theirs from.
     pub container_network: Ipv4Cidr,
+    /// The bridge that they share.
+    pub bridge: String,
     /// What is measured.
     pub plan: Plan,
 }
@@ -85,6 +88,7 @@ impl Options {
             state: None,
             network: "172.31.0.0/16".parse()?,
             container_network: "172.30.0.0/16".parse()?,
+            bridge: "faas0".to_owned(),
             plan: Plan::default(),
         };
         let mut command = None;
@@ -96,6 +100,7 @@ impl Options {
                 Long("state") => options.state = Some(parser.value()?.into()),
                 Long("network") => options.network = parser.value()?.parse()?,
                 Long("container-network") => options.container_network = parser.value()?.parse()?,
+                Long("bridge") => options.bridge = parser.value()?.string()?,
                 Long("out") => options.plan.out = parser.value()?.into(),
                 Long("only") => options.plan.only = parser.value()?.string()?,
                 Long("rounds") => options.plan.rounds = parser.value()?.parse()?,

@@ -17,6 +17,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sandbox::spec::{GuestSpec, Isolation};
@@ -27,6 +28,9 @@ use cell::{Cell, Outcome};
 pub use experiments::Experiment;
 use processor_time::ProcessorClock;
 use results::Results;
+
+/// How long it may take until all stand by that are to.
+const STANDING_BY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is measured, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +195,17 @@ impl Laboratory {
         }
     }
 
+    /// The same for experiments with starts: no instance serves twice, and what they are made from is there.
+    async fn deploy_for_starts(&self, cell: &Cell) -> Result<Deployed<'_>> {
+        let function = self.deploy(cell, |spec| spec.scale.reuse = false)?;
+        if cell.start != StartStrategy::Cold {
+            client::get(self.address, &function.path()).await?;
+            function.function()?.pool().settled().await;
+            function.stood_by().await?;
+        }
+        Ok(function)
+    }
+
     /// Deploys the function of `cell` anew, under a name of its own, changed by `change`. Dropping the answer removes it.
     fn deploy(&self, cell: &Cell, change: impl FnOnce(&mut FunctionSpec)) -> Result<Deployed<'_>> {
         let mut spec = self.spec(cell)?;
@@ -235,6 +250,16 @@ impl Deployed<'_> {
     /// Where its clients call it.
     fn path(&self) -> String {
         format!("/function/{}", self.name)
+    }
+
+    /// Waits until all stand by that are to; at once where none are.
+    async fn stood_by(&self) -> Result<()> {
+        let function = self.function()?;
+        let full = tokio::task::spawn_blocking(move || function.await_standing_by(STANDING_BY_PATIENCE)).await?;
+        match full {
+            true => Ok(()),
+            false => bail!("not all stand by that are to"),
+        }
     }
 
     fn function(&self) -> Result<Arc<crate::platform::Function>> {

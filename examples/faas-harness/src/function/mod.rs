@@ -6,7 +6,7 @@ mod scale;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sandbox::spec::{GuestSpec, Isolation, SandboxSpec, UnikernelFamily};
+use sandbox::spec::{GuestSpec, SandboxSpec, UnikernelFamily};
 use serde::{Deserialize, Serialize};
 
 pub use builtin::Builtins;
@@ -230,14 +230,13 @@ impl FunctionSpec {
         }
     }
 
-    /// Whether the SDK can clone its sandboxes in memory, and each clone have an address of its own.
+    /// Whether the SDK can clone its sandboxes, and each clone have an address of its own.
     pub fn can_be_cloned(&self) -> bool {
-        let can_be_saved = match &self.sandbox.guest {
+        match &self.sandbox.guest {
             GuestSpec::Linux(_) => true,
             GuestSpec::Unikernel(guest) => guest.family != UnikernelFamily::Solo5,
             _ => false,
-        };
-        can_be_saved && self.sandbox.isolation == Isolation::InProcess
+        }
     }
 
     /// The most time that a request may take in an instance.

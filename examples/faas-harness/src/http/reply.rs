@@ -81,7 +81,7 @@ pub fn invoke_error(name: &str, failure: &InvokeError) -> Reply {
                 true => StatusCode::GATEWAY_TIMEOUT,
                 false => StatusCode::BAD_GATEWAY,
             };
-            let mut reason = format!("{reason}: {launch}");
+            let mut reason = reason;
             if !launch.console.is_empty() {
                 reason.push_str("; its console ends with: ");
                 reason.push_str(&launch.console);

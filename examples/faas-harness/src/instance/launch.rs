@@ -191,9 +191,8 @@ impl Launcher {
         match template.addressing() {
             Addressing::Told => self.place_of(function, &self.networks.micro_vms),
             Addressing::Translated(known) => {
-                let bridge = &self.networks.containers;
-                let mut place = self.place_of(function, bridge)?;
-                let made = place.translate(bridge.network(), known);
+                let mut place = self.place_of(function, &self.networks.containers)?;
+                let made = place.translate(&self.networks, known);
                 made.map_err(|error| LaunchError::internal(&error))?;
                 Ok(place)
             }
@@ -224,7 +223,7 @@ impl Launcher {
         };
         values.fill(&mut spec);
         spec.id = Some(place.name.clone());
-        spec.networks = vec![place.network_spec(&spec.guest, self.networks.containers.network())];
+        spec.networks = vec![place.network_spec(&spec.guest, &self.networks)];
         spec
     }
 }

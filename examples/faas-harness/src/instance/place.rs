@@ -9,15 +9,24 @@ use sandbox_net::{
 
 /// The name of an instance's network in its document.
 pub(super) const NETWORK: &str = "net";
-/// The bridge that all containers share, and the clones of guests that cannot be told their addresses.
-const BRIDGE: &str = "faas0";
-
 /// Where instances get their addresses from.
 pub struct Networks {
     /// Of micro-VMs, each of which has a tap and a subnet of its own.
     pub micro_vms: AddressPool,
     /// Of containers, and of clones that are reached by translation, which share a bridge.
     pub containers: AddressPool,
+    /// The bridge's name.
+    pub bridge: String,
+}
+
+impl Networks {
+    fn shared_bridge(&self) -> BridgeSettings {
+        BridgeSettings {
+            name: self.bridge.clone(),
+            subnet: Some(self.containers.network()),
+            isolated: true,
+        }
+    }
 }
 
 /// An instance's name and addresses. Dropping it gives them back.
@@ -46,15 +55,11 @@ impl Place {
 
     /// Makes the network of a clone whose guest goes on with the addresses that it `known`s, and is reached by that of
     /// this place.
-    pub(super) fn translate(&mut self, bridge: Ipv4Cidr, known: &GuestNetwork) -> Result<(), NetError> {
+    pub(super) fn translate(&mut self, networks: &Networks, known: &GuestNetwork) -> Result<(), NetError> {
         let request = AttachRequest {
             // Another platform on this host may have an instance of the same name.
             id: format!("{}-{:x}", self.name, std::process::id()),
-            bridge: BridgeSettings {
-                name: BRIDGE.to_owned(),
-                subnet: Some(bridge),
-                isolated: true,
-            },
+            bridge: networks.shared_bridge(),
             address: Some(self.lease.guest().address()),
             mac: None,
             mtu: None,
@@ -87,10 +92,10 @@ impl Place {
         }
     }
 
-    /// How a document says that its guest's network is this one; containers share the bridge of network `bridge`.
-    pub(super) fn network_spec(&self, guest: &GuestSpec, bridge: Ipv4Cidr) -> NetworkSpec {
+    /// How a document says that its guest's network is this one; containers share a bridge.
+    pub(super) fn network_spec(&self, guest: &GuestSpec, networks: &Networks) -> NetworkSpec {
         match guest {
-            GuestSpec::Container(_) => self.on_bridge(bridge),
+            GuestSpec::Container(_) => self.on_bridge(networks.shared_bridge()),
             // Only a unikernel's family can be told its address by the SDK; others find it among the words of their
             // documents.
             GuestSpec::Unikernel(_) => NetworkSpec {
@@ -110,13 +115,13 @@ impl Place {
         }
     }
 
-    fn on_bridge(&self, bridge: Ipv4Cidr) -> NetworkSpec {
+    fn on_bridge(&self, bridge: BridgeSettings) -> NetworkSpec {
         NetworkSpec {
             id: NETWORK.to_owned(),
             bridge: Some(BridgeSpec {
-                name: BRIDGE.to_owned(),
-                subnet: Some(bridge.to_string()),
-                isolated: true,
+                name: bridge.name,
+                subnet: bridge.subnet.map(|subnet| subnet.to_string()),
+                isolated: bridge.isolated,
                 ports: Vec::new(),
             }),
             guest_address: Some(self.guest().to_string()),

@@ -1,6 +1,7 @@
 //! What the instances of one function come from, and those that stand by without running.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbox::pool::Pool;
 use sandbox::{Error, ErrorKind};
@@ -30,6 +31,11 @@ impl Sources {
     /// How many stand by now.
     pub fn standing_by(&self) -> usize {
         self.standby.made().map_or(0, |pool| pool.metrics().ready)
+    }
+
+    /// Waits until all are ready that are to be; false when `timeout` is over first, or one could not be made.
+    pub fn await_standing_by(&self, timeout: Duration) -> bool {
+        self.standby.made().is_none_or(|pool| pool.wait_full(timeout))
     }
 
     /// One that stands by; none if all are taken.

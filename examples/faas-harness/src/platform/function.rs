@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sandbox::Sandbox;
 use tokio::sync::watch;
@@ -87,6 +87,11 @@ impl Function {
     /// How many sandboxes are ready to be let run.
     pub fn standing_by(&self) -> usize {
         self.pool.instances().sources.standing_by()
+    }
+
+    /// Waits until all are ready that are to be; false when `timeout` is over first, or one could not be made.
+    pub fn await_standing_by(&self, timeout: Duration) -> bool {
+        self.pool.instances().sources.await_standing_by(timeout)
     }
 
     /// Where one of its instances serves, if there is one.

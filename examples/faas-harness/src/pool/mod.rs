@@ -48,7 +48,7 @@ pub enum AcquireError<E> {
     #[error("the function is being removed")]
     Closed,
     /// An instance could not be started.
-    #[error("no instance could be started")]
+    #[error("no instance could be started: {0}")]
     Start(E),
 }
 

@@ -147,10 +147,14 @@ fn warm_instances_stand_by_before_any_request() {
 
 #[test]
 fn clones_answer_each_at_an_address_of_its_own() {
-    for start in ["fork", "restore", "pool"] {
+    for (isolation, start) in ["in_process", "worker"]
+        .into_iter()
+        .flat_map(|isolation| ["fork", "restore", "pool"].map(|start| (isolation, start)))
+    {
         in_namespace(move || {
             let platform = Platform::serve(&[]);
-            platform.deploy("clone", &format!(r#", "annotations": {{"sandbox.start": "{start}"}}"#));
+            let (_folder, document) = document("clone", "http-reply", isolation, &format!(r#", "start": "{start}""#));
+            platform.deploy_document(&document);
             assert_eq!(platform.post("/pre-boot/clone/3", "").json()["started"], 3, "{start}");
             for _ in 0..3 {
                 assert_eq!(platform.get("/function/clone").status, 200, "{start}");

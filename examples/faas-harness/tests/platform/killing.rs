@@ -149,6 +149,24 @@ fn sandboxes_that_are_killed_while_they_stand_by_are_not_used() {
 }
 
 #[test]
+fn clones_are_made_again_when_what_they_are_made_from_is_killed() {
+    in_namespace(|| {
+        let platform = Platform::serve(&[]);
+        let (_folder, document) = document("victim", "http-reply", "worker", r#", "start": "fork""#);
+        platform.deploy_document(&document);
+        assert_eq!(Answer::to(platform.address, REQUEST).status, 200);
+        // The parent and its clone.
+        for child in children(platform.pid()) {
+            kill(child);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while Answer::to(platform.address, REQUEST).status != 200 {
+            assert!(Instant::now() < deadline);
+        }
+    });
+}
+
+#[test]
 fn what_a_killed_platform_leaves_is_gone_or_swept_by_the_next() {
     in_namespace(|| {
         let folder = Folder::new();
@@ -157,7 +175,7 @@ fn what_a_killed_platform_leaves_is_gone_or_swept_by_the_next() {
         for (name, isolation, start) in [
             ("worker", "worker", "cold"),
             ("restored", "in_process", "restore"),
-            ("forked", "in_process", "fork"),
+            ("forked", "worker", "fork"),
         ] {
             let (_images, document) = document(name, "http-reply", isolation, &format!(r#", "start": "{start}""#));
             platform.deploy_document(&document);

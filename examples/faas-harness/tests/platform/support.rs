@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -74,7 +75,10 @@ impl Platform {
 
     fn start(command: &str, arguments: &[&str]) -> Self {
         let state = Folder::new();
-        let mut process = program(&[command, "--listen", "127.0.0.1:0", "--state"])
+        // Bridges are known by their names, whatever namespace they are in.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let bridge = format!("f{:x}b{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut process = program(&[command, "--listen", "127.0.0.1:0", "--bridge", &bridge, "--state"])
             .arg(state.path())
             .args(arguments)
             .stdout(Stdio::piped())

@@ -44,7 +44,7 @@ pub(super) async fn at_once(
 
 /// The time of a request for each of so many at a time, each of which gets an instance of its own.
 pub(super) async fn burst(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
-    let function = laboratory.deploy(cell, |spec| spec.scale.reuse = false)?;
+    let function = laboratory.deploy_for_starts(cell).await?;
     let mut series = Vec::new();
     for count in scales(laboratory.instances) {
         let times = at_once(laboratory, &function, count).await?;
@@ -60,17 +60,16 @@ pub(super) async fn burst(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Po
 
 /// The time from the SDK's call to a ready instance, for each of so many at a time.
 pub(super) async fn initialisation(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
-    let function = laboratory.deploy(cell, |spec| spec.scale.reuse = false)?;
+    let function = laboratory.deploy_for_starts(cell).await?;
     let mut series = Vec::new();
     for count in scales(laboratory.instances) {
-        let function = (&function, function.function()?);
-        function.1.metrics().forget_times();
-        for outcome in at_once(laboratory, function.0, count).await? {
+        let deployed = function.function()?;
+        deployed.metrics().forget_times();
+        for outcome in at_once(laboratory, &function, count).await? {
             outcome?;
         }
-        function.1.pool().settled().await;
-        let samples: Vec<f64> = function
-            .1
+        deployed.pool().settled().await;
+        let samples: Vec<f64> = deployed
             .metrics()
             .initialisations()
             .into_iter()
@@ -116,6 +115,11 @@ pub(super) async fn answered(laboratory: &Laboratory, cell: &Cell) -> Result<Vec
         let function = laboratory.deploy(cell, |spec| spec.scale.max = count)?;
         let outcomes = at_once(laboratory, &function, count).await?;
         let good = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        if good == 0
+            && let Some(Err(error)) = outcomes.into_iter().next()
+        {
+            return Err(error);
+        }
         series.push(Point {
             x: count,
             samples: vec![100.0 * good as f64 / f64::from(count)],

@@ -8,9 +8,10 @@ use crate::bench::{Laboratory, client};
 
 /// The time of a request that has to wait for its instance, once for each round.
 pub(super) async fn cold(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
-    let function = laboratory.deploy(cell, |spec| spec.scale.reuse = false)?;
+    let function = laboratory.deploy_for_starts(cell).await?;
     let mut samples = Vec::new();
     for _ in 0..laboratory.rounds {
+        function.stood_by().await?;
         samples.push(milliseconds(client::get(laboratory.address, &function.path()).await?));
         function.function()?.pool().settled().await;
     }
@@ -19,10 +20,11 @@ pub(super) async fn cold(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Poi
 
 /// Processor time of a cold start and its end. Where a clock counts instructions it is their number.
 pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
-    let function = laboratory.deploy(cell, |spec| spec.scale.reuse = false)?;
+    let function = laboratory.deploy_for_starts(cell).await?;
     let clock = laboratory.processor_clock(cell)?;
     let mut samples = Vec::new();
     for _ in 0..laboratory.rounds {
+        function.stood_by().await?;
         let before = clock.now()?;
         client::get(laboratory.address, &function.path()).await?;
         function.function()?.pool().settled().await;

@@ -58,16 +58,31 @@ fn section(page: &mut String, experiment: Experiment, measurements: &[&Measureme
         false => plot::bars(&bars(experiment, measurements), experiment.unit()),
     };
     page.push_str(&plot);
+    for (function, reason, starts) in failures(measurements) {
+        let _ = writeln!(
+            page,
+            "<p class=\"failed\">{} ({}) failed: {}</p>",
+            escape(function),
+            starts.join(", "),
+            escape(reason)
+        );
+    }
+}
+
+/// What failed, and why, once for all ways of starting that failed alike.
+fn failures<'a>(measurements: &[&'a Measurement]) -> Vec<(&'a str, &'a str, Vec<&'static str>)> {
+    let mut failures: Vec<(&str, &str, Vec<&str>)> = Vec::new();
     for Measurement { cell, outcome } in measurements {
-        if let Outcome::Failed { reason } = outcome {
-            let _ = writeln!(
-                page,
-                "<p class=\"failed\">{} failed: {}</p>",
-                escape(&cell.function),
-                escape(reason)
-            );
+        let Outcome::Failed { reason } = outcome else { continue };
+        let known = failures
+            .iter_mut()
+            .find(|(function, known, _)| *function == cell.function && known == reason);
+        match known {
+            Some((_, _, starts)) => starts.push(cell.start.name()),
+            None => failures.push((&cell.function, reason, vec![cell.start.name()])),
         }
     }
+    failures
 }
 
 fn label(measurement: &Measurement) -> String {
