@@ -11,7 +11,7 @@ use support::{TempFolder, command, compile, flags, guests, has_kvm, prefix, repo
 const WITH_GUESTS: [&str; 6] = ["lifecycle", "misuse", "events", "threads", "snapshot", "process"];
 
 /// Those of them that hold for guests in a worker process of their own as well.
-const IN_WORKERS: [&str; 4] = ["lifecycle", "misuse", "events", "threads"];
+const IN_WORKERS: [&str; 5] = ["lifecycle", "misuse", "events", "threads", "snapshot"];
 
 /// What valgrind takes for an error. Memory that is only possibly lost is that of threads whose stacks the C library
 /// keeps for the next ones.

@@ -14,11 +14,15 @@ struct shared {
 };
 
 /* What a call comes to that meets a sandbox which others pause, stop and free at the same time. */
-static void any_of(int32_t answer)
-{
-    CHECK(answer == SANDBOX_OK || answer == SANDBOX_ERROR_WRONG_STATE || answer == SANDBOX_ERROR_INVALID_HANDLE ||
-          answer == SANDBOX_ERROR_TIMEOUT || answer == SANDBOX_ERROR_GUEST_ENDED);
-}
+#define ANY_OF(call)                                                                                                   \
+    do {                                                                                                               \
+        sandbox_error_t error = 0;                                                                                     \
+        int32_t answer = (call);                                                                                       \
+        if (answer != SANDBOX_OK && answer != SANDBOX_ERROR_WRONG_STATE && answer != SANDBOX_ERROR_INVALID_HANDLE &&   \
+            answer != SANDBOX_ERROR_TIMEOUT && answer != SANDBOX_ERROR_GUEST_ENDED)                                    \
+            FAIL("%s: %d: %s", #call, answer, sandbox_error_message(error));                                           \
+        CHECK(sandbox_error_free(error) == SANDBOX_OK);                                                                \
+    } while (0)
 
 static void *own_lives(void *argument)
 {
@@ -40,17 +44,17 @@ static void *one_life(void *argument)
     sandbox_stats stats;
     uint8_t output[64];
     pthread_barrier_wait(&shared->barrier);
-    any_of(sandbox_start(sandbox, NULL));
-    any_of(sandbox_pause(sandbox, NULL));
-    any_of(sandbox_resume(sandbox, NULL));
-    any_of(sandbox_stats_read(sandbox, &stats, sizeof stats, NULL));
-    any_of(sandbox_console_read(sandbox, 0, output, sizeof output, 0, 0, &(sandbox_chunk){0}, NULL));
-    any_of(sandbox_wait_ready(sandbox, 1, 0, NULL));
-    any_of(sandbox_wait(sandbox, 1, 0, NULL, NULL));
-    any_of(sandbox_stop(sandbox, 0, 0, NULL, NULL));
-    any_of(sandbox_teardown(sandbox, NULL));
-    any_of(sandbox_wait_torn_down(sandbox, PATIENCE, 0, NULL));
-    any_of(sandbox_free(sandbox));
+    ANY_OF(sandbox_start(sandbox, &error));
+    ANY_OF(sandbox_pause(sandbox, &error));
+    ANY_OF(sandbox_resume(sandbox, &error));
+    ANY_OF(sandbox_stats_read(sandbox, &stats, sizeof stats, &error));
+    ANY_OF(sandbox_console_read(sandbox, 0, output, sizeof output, 0, 0, &(sandbox_chunk){0}, &error));
+    ANY_OF(sandbox_wait_ready(sandbox, 1, 0, &error));
+    ANY_OF(sandbox_wait(sandbox, 1, 0, NULL, &error));
+    ANY_OF(sandbox_stop(sandbox, 0, 0, NULL, &error));
+    ANY_OF(sandbox_teardown(sandbox, &error));
+    ANY_OF(sandbox_wait_torn_down(sandbox, PATIENCE, 0, &error));
+    ANY_OF(sandbox_free(sandbox));
     return NULL;
 }
 
