@@ -127,7 +127,7 @@ impl Sandbox for WorkerSandbox {
             return Err(self.wrong_state("read the counters of"));
         }
         let link = &self.proxy.link;
-        match link.call(Request::Stats, "read its counters")? {
+        match self.proxy.ask(Request::Stats, "read its counters")? {
             Answer::Stats(mut stats) => {
                 add_process_memory(&mut stats, link.pid());
                 Ok(*stats)
@@ -177,11 +177,7 @@ impl Sandbox for WorkerSandbox {
         }
         // More than the guest's console has room for need not be sent.
         let piece = &bytes[..bytes.len().min(super::protocol::CONSOLE_PIECE)];
-        match self
-            .proxy
-            .link
-            .call(Request::ConsoleInput(piece.to_vec()), "take input")?
-        {
+        match self.proxy.ask(Request::ConsoleInput(piece.to_vec()), "take input")? {
             Answer::Taken(taken) => Ok(usize::try_from(taken).unwrap_or(usize::MAX).min(piece.len())),
             _ => Err(nonsense(&self.proxy.link)),
         }

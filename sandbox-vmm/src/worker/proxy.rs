@@ -136,7 +136,7 @@ impl Proxy {
         }
         let asked = {
             let _turn = self.turn();
-            self.link.call(Request::AskToEnd, "stop")?
+            self.ask(Request::AskToEnd, "stop")?
         };
         match asked {
             Answer::Asked(true) => Ok(self.exit.wait(Some(grace))),
@@ -207,8 +207,23 @@ impl Proxy {
         self.outlets.recorder.record(Phase::TeardownReturned);
     }
 
+    /// Asks for something and waits for the answer. A worker that is gone because somebody tore the sandbox down
+    /// meanwhile is not lost.
+    pub fn ask(&self, request: Request, what: &str) -> Result<Answer> {
+        self.link.call(request, what).map_err(|error| {
+            let state = self.lifecycle().state();
+            match error.kind() == ErrorKind::WorkerLost && state == State::TornDown {
+                true => Error::new(
+                    ErrorKind::WrongState,
+                    format!("the sandbox was torn down when asked to {what}"),
+                ),
+                false => error,
+            }
+        })
+    }
+
     pub fn ask_done(&self, request: Request, what: &str) -> Result<()> {
-        match self.link.call(request, what)? {
+        match self.ask(request, what)? {
             Answer::Done => Ok(()),
             _ => Err(nonsense(&self.link)),
         }
