@@ -12,7 +12,7 @@ use crate::cache::{self, Key};
 const INIT: &[u8] = include_bytes!("../../assets/host-init.sh");
 
 /// Drivers that are loaded at the start of every run.
-const MODULES: [&str; 19] = [
+const MODULES: [&str; 20] = [
     // The host's own ports and disk.
     "virtio_pci",
     "virtio_console",
@@ -32,7 +32,8 @@ const MODULES: [&str; 19] = [
     "nft_nat",
     // Root file systems of containers.
     "overlay",
-    // What CRIU asks about sockets.
+    // What CRIU asks about connections and sockets.
+    "nf_conntrack_netlink",
     "unix_diag",
     "tcp_diag",
     "udp_diag",

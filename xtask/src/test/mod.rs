@@ -108,6 +108,10 @@ const PACKAGES: &[Package] = &[
         why: "is one of the OCI runtimes that are tested",
     },
     Package {
+        name: "iptables",
+        why: "holds a container's network still while CRIU saves it",
+    },
+    Package {
         name: "nodejs",
         why: "runs a function in containers",
     },

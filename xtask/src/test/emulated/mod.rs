@@ -30,15 +30,24 @@ const MOST_HOSTS: usize = 4;
 const SCRIPT: &str = "/etc/kvm-host/tests";
 /// Programs of this machine that tests use beside what cargo built: OCI
 /// runtimes and what they call, and what makes networks.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 11] = [
     "runc",
     "crun",
     "runsc",
     "criu",
+    "iptables-restore",
+    "ip6tables-restore",
+    // GNU tar, by which CRIU saves what is in a tmpfs; that of busybox lacks the options.
+    "tar",
     "node",
     "nft",
     "/usr/lib/cni/bridge",
     "/usr/lib/cni/host-local",
+];
+/// Libraries that those programs open by name: how iptables reads the rules by which CRIU holds a network still.
+const LIBRARIES: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/xtables/libxt_mark.so",
+    "/usr/lib/x86_64-linux-gnu/xtables/libxt_standard.so",
 ];
 /// What the harness exits with when tests failed.
 const TESTS_FAILED: u8 = 101;
@@ -106,10 +115,9 @@ fn run_part(
         content: transcript::script(plan, pieces),
     });
     let copies = pieces.iter().map(|piece| (&piece.copy, &piece.program.executable));
-    let programs: Vec<PathBuf> = PROGRAMS
-        .iter()
-        .filter_map(|name| process::find_program(name.as_ref()))
-        .collect();
+    let programs = PROGRAMS.iter().filter_map(|name| process::find_program(name.as_ref()));
+    let libraries = LIBRARIES.iter().map(PathBuf::from).filter(|path| path.exists());
+    let programs: Vec<PathBuf> = programs.chain(libraries).collect();
     let as_they_are = helpers
         .iter()
         .chain(&programs)
