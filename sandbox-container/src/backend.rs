@@ -18,11 +18,12 @@ use sandbox_net::ContainerNetworks;
 
 use crate::bundle::{self, Account, CPU_PERIOD, Plan};
 use crate::cgroup::{Cgroup, Limits, Mode};
+use crate::disks::{self, DiskLimits};
 use crate::error::host as host_error;
 use crate::exit_log::ExitLog;
 use crate::files::{self, Saved};
 use crate::host::Host;
-use crate::image::{ImageSource, Rootfs};
+use crate::image::{ImageConfig, ImageSource, Rootfs};
 use crate::probe;
 use crate::refuse;
 use crate::runtime::{Command, Flags, Kind, OciRuntime};
@@ -71,6 +72,9 @@ impl ContainerBackend {
         if has_cgroups {
             capabilities.extend([Capability::LimitCpuQuota, Capability::LimitMemory]);
         }
+        if has_cgroups && self.host.hierarchy.limits_disks() {
+            capabilities.insert(Capability::LimitDisk);
+        }
         match self.runtime.kind {
             // Its own kernel stops its processes; how many they are the host does not see.
             Kind::Runsc => drop(capabilities.insert(Capability::Pause)),
@@ -102,6 +106,7 @@ impl ContainerBackend {
         refuse::check(spec, &capabilities)?;
         self.refuse_host()?;
         refuse::check_mounts(guest)?;
+        self.check_disk_limits(spec, guest)?;
         let id = spec
             .id
             .clone()
@@ -111,10 +116,10 @@ impl ContainerBackend {
         if let Some(ready) = &mut ready
             && let Err(error) = ready.fill_in(&parts.network_states())
         {
-            parts.give_back();
+            parts.give_back(false);
             return Err(error);
         }
-        let readiness = Readiness::new(ready.as_ref()).inspect_err(|_| parts.give_back())?;
+        let readiness = Readiness::new(ready.as_ref()).inspect_err(|_| parts.give_back(false))?;
         recorder.record(Phase::SpecChecked);
         let console = Arc::new(ConsoleLog::new(
             usize::try_from(spec.limits.console_bytes).unwrap_or(usize::MAX),
@@ -129,11 +134,37 @@ impl ContainerBackend {
             }),
         };
         if let Err(error) = begun {
-            life.parts.give_back();
+            life.parts.give_back(false);
             return Err(error);
         }
         recorder.record(Phase::Created);
         Ok(ContainerSandbox::new(spec.clone(), id, life, readiness, capabilities))
+    }
+
+    /// Whether the limits of disks hold for all that the container can write.
+    fn check_disk_limits(&self, spec: &SandboxSpec, guest: &ContainerGuest) -> Result<()> {
+        const FIELD: &str = "limits.disk_write";
+        disks::check(&spec.limits)?;
+        if spec.limits.disk_write.is_none() {
+            return Ok(());
+        }
+        if self.host.hierarchy.mode != Mode::Unified {
+            let context = "version 1 of cgroups does not know who wrote what the kernel writes to a disk later";
+            return Err(Error::unsupported(FIELD, context));
+        }
+        let mounts = guest.mounts.iter().filter(|mount| !mount.read_only);
+        let root = guest.writable_root.then_some(&self.host.options.store);
+        let unfit = mounts
+            .map(|mount| &mount.source)
+            .chain(root)
+            .find(|path| path.exists() && !disks::attributes_writes(path));
+        match unfit {
+            None => Ok(()),
+            Some(path) => {
+                let context = format!("the file system of {} does not say who wrote what", path.display());
+                Err(Error::unsupported(FIELD, context))
+            }
+        }
     }
 
     /// What is known to fail with a riddle.
@@ -314,7 +345,6 @@ impl Making {
         let flags = Flags {
             root: self.folder.join("state"),
             log: self.folder.join("runtime.log"),
-            is_rootless: host.is_rootless,
             platform: host.options.runsc_platform.clone(),
             ..Flags::default()
         };
@@ -337,7 +367,18 @@ impl Making {
         };
         let rootfs = rootfs(host, guest, &self.name)?;
         let process = process(guest, &rootfs)?;
+        let stop_signal = rootfs
+            .config()
+            .map_or(Ok(libc::SIGTERM), ImageConfig::stop_signal_number);
+        let stop_signal = stop_signal.map_err(|error| error.about("guest.container.image"))?;
         let account = account(&process, &rootfs, host.is_rootless)?;
+        let hostname = guest.hostname.as_deref().unwrap_or(id);
+        let name_files = match &networks {
+            Some(networks) => bundle::write_name_files(&self.folder, hostname, &networks.states())
+                .map_err(host_error("cannot write the container's hosts and name servers"))?,
+            None => Vec::new(),
+        };
+        let disk_limits = DiskLimits::of(&spec.limits).map_err(host_error("cannot list the host's disks"))?;
         let document = bundle::document(&Plan {
             kind: runtime.kind,
             spec,
@@ -345,11 +386,13 @@ impl Making {
             process: &process,
             account: &account,
             root: rootfs.path(),
-            hostname: guest.hostname.as_deref().unwrap_or(id),
+            hostname,
             cgroup: cgroup.as_ref().filter(|_| !runtime.makes_no_cgroup()).map(Cgroup::name),
             network: networks.as_ref().map(ContainerNetworks::namespace),
             is_rootless: host.is_rootless,
             is_unified: host.hierarchy.mode == Mode::Unified,
+            name_files: &name_files,
+            disk_limits: &disk_limits,
         })?;
         let text = serde_json::to_vec(&document).map_err(std::io::Error::from);
         let written = text.and_then(|text| fs::write(bundle::file(&self.folder), text));
@@ -362,7 +405,7 @@ impl Making {
             None => None,
         };
         if let Some(cgroup) = cgroup.as_ref().filter(|_| runtime.makes_no_cgroup()) {
-            make_cgroup(host, cgroup, spec)?;
+            make_cgroup(host, cgroup, spec, disk_limits)?;
         }
         self.is_done = true;
         let parts = Parts {
@@ -376,6 +419,7 @@ impl Making {
             rootfs,
             networks,
             process: document.process().clone().unwrap_or_default(),
+            stop_signal,
             exit_log,
         };
         Ok((parts, process))
@@ -427,14 +471,20 @@ fn account(process: &ProcessSpec, rootfs: &Rootfs, is_rootless: bool) -> Result<
     })
 }
 
-fn make_cgroup(host: &Host, cgroup: &Cgroup, spec: &SandboxSpec) -> Result<()> {
+fn make_cgroup(host: &Host, cgroup: &Cgroup, spec: &SandboxSpec, disks: DiskLimits) -> Result<()> {
     let limits = Limits {
         memory: spec.memory,
         cpu_quota: bundle::cpu_quota(spec),
         cpu_period: CPU_PERIOD,
+        disks,
     };
+    let mut controllers = vec!["cpu", "memory", "pids"];
+    if host.hierarchy.limits_disks() {
+        // Also where nothing is limited: what was read and written is counted by it.
+        controllers.push("io");
+    }
     host.hierarchy
-        .enable(&["cpu", "memory", "pids"])
+        .enable(&controllers)
         .and_then(|()| cgroup.create(&limits))
         .map_err(host_error("cannot make the container's cgroup"))
 }

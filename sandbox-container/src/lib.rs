@@ -12,6 +12,7 @@
 mod backend;
 mod bundle;
 mod cgroup;
+mod disks;
 mod error;
 mod exit_log;
 mod files;

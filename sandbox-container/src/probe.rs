@@ -67,6 +67,10 @@ pub fn obstacle(host: &Host, kind: Kind) -> Option<String> {
                 .to_owned(),
         );
     }
+    if kind == Kind::Runsc && host.is_rootless {
+        // It would say so itself, when a container is made.
+        return Some("runsc makes containers for root alone: its rootless mode knows no create".to_owned());
+    }
     if kind != Kind::Runsc && !host.is_rootless && mode == Mode::None {
         return Some("no cgroups are mounted, which runc and crun need".to_owned());
     }
@@ -175,9 +179,6 @@ fn platform_works(host: &Host, runtime: &OciRuntime) -> std::result::Result<(), 
     let mut command = vec![runtime.program.clone()];
     command.extend(platform);
     command.extend(["--ignore-cgroups", "--network=none"].map(PathBuf::from));
-    if host.is_rootless {
-        command.push("--rootless".into());
-    }
     command.extend(["do", "/bin/true"].map(PathBuf::from));
     let name = name.unwrap_or("default");
     match ask(host, command, TRYING) {

@@ -57,6 +57,16 @@ pub fn check(spec: &SandboxSpec, capabilities: &BTreeSet<Capability>) -> Result<
             "needs the right to make cgroups",
         ),
         (
+            !spec.limits.disk_read.is_none() && !capabilities.contains(&Capability::LimitDisk),
+            "limits.disk_read",
+            "needs the right to make cgroups, and a kernel that limits disks by them",
+        ),
+        (
+            !spec.limits.disk_write.is_none() && !capabilities.contains(&Capability::LimitDisk),
+            "limits.disk_write",
+            "needs the right to make cgroups, and a kernel that limits disks by them",
+        ),
+        (
             spec.limits.pids.is_some() && !capabilities.contains(&Capability::LimitPids),
             "limits.pids",
             "this runtime cannot hold a container to it here",

@@ -29,6 +29,13 @@ pub struct RateLimit {
     pub operations: Option<TokenBucket>,
 }
 
+impl RateLimit {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Limits of a whole sandbox. What is left out is unlimited, except the console, which is always bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -42,6 +49,12 @@ pub struct Limits {
     pub console_bytes: u64,
     /// Real time from `start` until the sandbox is ended, in milliseconds.
     pub deadline_ms: Option<u64>,
+    /// What a container reads from each disk of the host. The disks of a micro-VM have limits of their own.
+    #[serde(skip_serializing_if = "RateLimit::is_none")]
+    pub disk_read: RateLimit,
+    /// What a container writes to each disk of the host.
+    #[serde(skip_serializing_if = "RateLimit::is_none")]
+    pub disk_write: RateLimit,
 }
 
 /// Console output kept unless the spec says otherwise, in bytes.
@@ -54,6 +67,8 @@ impl Default for Limits {
             pids: None,
             console_bytes: DEFAULT_CONSOLE_BYTES,
             deadline_ms: None,
+            disk_read: RateLimit::default(),
+            disk_write: RateLimit::default(),
         }
     }
 }

@@ -79,7 +79,7 @@ pub enum Capability {
     LimitMemory = 8,
     /// `limits.pids` holds.
     LimitPids = 9,
-    /// Rate limits of disks hold.
+    /// Rate limits of disks hold: those of a machine's disks, or a container's `limits.disk_read`.
     LimitDisk = 10,
     /// Rate limits of networks hold.
     LimitNetwork = 11,

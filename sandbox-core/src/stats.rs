@@ -9,7 +9,7 @@ pub struct Stats {
     pub memory: MemoryStats,
     /// Processor time.
     pub cpu: CpuStats,
-    /// One entry per disk, in the order of the spec.
+    /// One entry per disk, in the order of the spec. A container has one entry for all disks of the host together.
     pub disks: Vec<DiskStats>,
     /// One entry per network, in the order of the spec.
     pub networks: Vec<NetworkStats>,

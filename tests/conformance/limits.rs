@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use sandbox::limits::TokenBucket;
 use sandbox::{Capability, ErrorKind, Exit, Sandbox, SandboxSpec};
 
 use crate::Finding;
 use crate::subject::Subject;
-use crate::support::{created, runtime};
+use crate::support::{console_text, created, runtime};
 
 pub fn ends_at_the_deadline(subject: &dyn Subject) -> Finding {
     let mut guest = subject.runner();
@@ -81,6 +82,39 @@ pub fn bounds_processes(subject: &dyn Subject) -> Finding {
     sandbox.start().unwrap();
     let exit = sandbox.wait(Some(subject.patience())).unwrap();
     assert!(matches!(exit, Exit::Code(1..)), "{exit}");
+    Finding::Kept
+}
+
+pub fn bounds_disk_reads(subject: &dyn Subject) -> Finding {
+    const RATE: u64 = 4 << 20;
+    let mut spec = match subject.reader() {
+        Some(spec) => spec,
+        None => subject.idler().spec,
+    };
+    spec.limits.disk_read.bandwidth = Some(TokenBucket {
+        size: RATE,
+        refill_time_ms: 1000,
+        one_time_burst: 0,
+    });
+    if is_refused(&spec, "limits.disk_read") {
+        return Finding::Absent("no limit of disks but each disk's own");
+    }
+    let sandbox = created(&spec);
+    assert!(sandbox.capabilities().contains(&Capability::LimitDisk));
+    let begin = Instant::now();
+    sandbox.start().unwrap();
+    // It reads as much as it gets; how long that was, the clock says.
+    let first = sandbox.console().wait_for(b"MiB\n", 0, subject.patience());
+    assert!(first.is_some(), "nothing was read");
+    sandbox.wait(Some(Duration::from_secs(2))).unwrap_err();
+    let text = console_text(&*sandbox);
+    let read = (text.lines().count() as u64) << 20;
+    // What the bucket holds at the start, and what has come since.
+    let allowed = RATE + RATE * (begin.elapsed().as_millis() as u64 + 1) / 1000;
+    assert!(read <= allowed, "{read} bytes of {allowed}");
+    let counted: u64 = sandbox.stats().unwrap().disks.iter().map(|disk| disk.read_bytes).sum();
+    assert!(counted >= read, "{counted} bytes counted of {read}");
+    sandbox.stop(Duration::ZERO).unwrap();
     Finding::Kept
 }
 

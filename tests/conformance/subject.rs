@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox::spec::{Isolation, ReadyCheck};
+use sandbox::spec::{Isolation, MountSpec, ReadyCheck};
 use sandbox::{Exit, Sandbox, SandboxSpec};
 
 use crate::support::container::{self, script};
@@ -86,6 +86,11 @@ pub trait Subject: Sync {
 
     /// Starts 64 processes; its code is 0 if it could.
     fn breeder(&self) -> Option<SandboxSpec>;
+
+    /// Reads from a disk of the host, more than it may in the time that it is given, and writes a line for each MiB.
+    fn reader(&self) -> Option<SandboxSpec> {
+        None
+    }
 
     /// Counts, each number on a line behind a word that no other has.
     fn counter(&self) -> Option<Guest>;
@@ -349,6 +354,25 @@ impl Subject for Oci {
     fn breeder(&self) -> Option<SandboxSpec> {
         let text = "i=0; while [ $i -lt 64 ]; do sleep 1000 & i=$((i + 1)); done; exit 0";
         Some(self.script(text))
+    }
+
+    fn reader(&self) -> Option<SandboxSpec> {
+        let file = container::file_on_a_disk();
+        // A part of its own: what another one has read is in memory.
+        let part = container::NAMES.iter().position(|name| *name == self.0).unwrap();
+        let text = format!(
+            "i={}; while [ $i -lt {} ]; do dd if=/tmp/file of=/dev/null bs=1M count=1 skip=$i 2>/dev/null; \
+             i=$((i + 1)); echo MiB; done; sleep 1000000",
+            part * 17,
+            part * 17 + 16
+        );
+        let mut spec = self.script(&text);
+        container::guest(&mut spec).mounts = vec![MountSpec {
+            source: file,
+            destination: "/tmp/file".into(),
+            read_only: true,
+        }];
+        Some(spec)
     }
 
     fn counter(&self) -> Option<Guest> {

@@ -8,7 +8,7 @@ use sandbox::spec::{BridgeSpec, CniSpec, NetworkSpec, PortSpec, ReadyCheck, TapS
 use sandbox::{ErrorKind, Sandbox, SandboxSpec};
 use sandbox_net::Networks;
 
-use crate::support::container::{runtimes, script};
+use crate::support::container::{guest, rootfs, runtimes, script};
 use crate::support::network::{in_namespace, interface_exists, request_path, response};
 use crate::support::{PATIENCE, created, runtime, skip, started};
 
@@ -113,6 +113,41 @@ fn a_container_on_a_managed_bridge_answers_by_its_address_and_its_port() {
             assert!(get(address(&*two), 80).contains("web:x:33"), "{name}");
             two.teardown().wait(PATIENCE).unwrap();
             assert!(!interface_exists("sb-box"), "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_container_with_a_network_knows_names() {
+    if !has("nft") {
+        return;
+    }
+    in_namespace(|| {
+        for name in networked() {
+            let mut spec = on_bridge(name);
+            spec.guest = script(
+                name,
+                "cat /etc/hostname /etc/hosts; touch /etc/hosts; ls /etc; sleep 1000",
+            )
+            .guest;
+            guest(&mut spec).hostname = Some("boxed".to_owned());
+            spec.ready = Some(ReadyCheck::Console {
+                marker: "resolv.conf".to_owned(),
+            });
+            let sandbox = started(&spec);
+            sandbox.wait_ready(PATIENCE).unwrap();
+            let text = crate::support::console_text(&*sandbox);
+            assert!(text.starts_with("boxed\n"), "{name}: {text}");
+            assert!(
+                text.contains(&format!("{}\tboxed\n", address(&*sandbox))),
+                "{name}: {text}"
+            );
+            assert!(text.contains("Read-only file system"), "{name}: {text}");
+            sandbox.teardown().wait(PATIENCE).unwrap();
+            assert!(
+                !rootfs().join("etc/hosts").exists(),
+                "{name} wrote to the folder that all share"
+            );
         }
     });
 }

@@ -1,7 +1,8 @@
 //! Containers for tests: a root file system with busybox in it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -15,6 +16,9 @@ const APPLETS: [&str; 23] = [
     "base64", "cat", "chown", "dd", "echo", "env", "false", "head", "hostname", "httpd", "id", "ip", "kill", "ls",
     "mkdir", "nc", "ps", "sh", "sleep", "stty", "touch", "true", "wget",
 ];
+
+/// The runtimes that are tested.
+pub const NAMES: [&str; 3] = ["runc", "crun", "runsc"];
 
 /// A folder with busybox and two accounts.
 pub fn rootfs() -> &'static Path {
@@ -40,7 +44,34 @@ pub fn rootfs() -> &'static Path {
     folder.path()
 }
 
-fn busybox() -> PathBuf {
+/// A file of several MiB on a disk, of which nothing is in memory. Temporary files lie in memory on some hosts; the
+/// emulated one has a disk with kernels.
+pub fn file_on_a_disk() -> PathBuf {
+    static FILE: OnceLock<(TempFolder, PathBuf)> = OnceLock::new();
+    let (_, path) = FILE.get_or_init(|| {
+        let folder = TempFolder::new();
+        let path = folder.file("file", &vec![7; 64 << 20]);
+        // Numbers of file systems without a disk have no major part.
+        let is_on_a_disk = |path: &Path| libc::major(path.metadata().unwrap().dev()) != 0;
+        let kernel = || super::assets().map(|assets| assets.join("cloud/vmlinux"));
+        let path = match is_on_a_disk(&path) {
+            true => path,
+            false => kernel()
+                .filter(|path| is_on_a_disk(path))
+                .expect("this host has no disk"),
+        };
+        (folder, path)
+    });
+    let file = fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    // SAFETY: the descriptor is open; no memory is touched.
+    let forgotten = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(forgotten, 0);
+    path.clone()
+}
+
+/// Its program.
+pub fn busybox() -> PathBuf {
     let places = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
     let found = places.into_iter().find(|place| place.is_file());
     found.expect("busybox-static is installed by cargo xtask test")
@@ -85,10 +116,7 @@ pub fn process(spec: &mut SandboxSpec) -> &mut ProcessSpec {
 
 /// Those of the known runtimes that work here. The others are told as skipped, with the reason.
 pub fn runtimes() -> Vec<&'static str> {
-    ["runc", "crun", "runsc"]
-        .into_iter()
-        .filter(|name| is_usable(name))
-        .collect()
+    NAMES.into_iter().filter(|name| is_usable(name)).collect()
 }
 
 /// Whether a runtime works here. Where not, says that this test was skipped.

@@ -4,6 +4,7 @@
 //! read-only parts of `/proc` and `/sys`, a read-only root file system, a bound on processes.
 
 mod mounts;
+mod names;
 mod process;
 mod resources;
 mod seccomp;
@@ -14,9 +15,11 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNames
 use sandbox_core::spec::{ContainerGuest, ProcessSpec};
 use sandbox_core::{Result, SandboxSpec};
 
+pub use names::{NameFile, write as write_name_files};
 pub use process::{Account, further as further_process};
 pub use resources::{CPU_PERIOD, cpu_quota};
 
+use crate::disks::DiskLimits;
 use crate::runtime::Kind;
 
 /// What a bundle is made from.
@@ -43,6 +46,10 @@ pub struct Plan<'a> {
     pub is_rootless: bool,
     /// Whether the host's cgroups are of version 2.
     pub is_unified: bool,
+    /// Files by which it knows names.
+    pub name_files: &'a [NameFile],
+    /// What it gets of the host's disks.
+    pub disk_limits: &'a DiskLimits,
 }
 
 /// The whole document.
@@ -147,6 +154,7 @@ pub fn file(folder: &Path) -> PathBuf {
 mod tests {
     use super::resources::DEFAULT_PIDS;
     use super::*;
+    use crate::disks::Rate;
     use sandbox_core::spec::GuestSpec;
     use serde_json::{Value, json};
 
@@ -173,6 +181,18 @@ mod tests {
             network: None,
             is_rootless: false,
             is_unified: false,
+            name_files: &[NameFile {
+                source: "/box/hosts".into(),
+                destination: "/etc/hosts",
+            }],
+            disk_limits: &DiskLimits {
+                disks: vec![(254, 0)],
+                read: Rate {
+                    bytes: Some(1000),
+                    operations: None,
+                },
+                write: Rate::default(),
+            },
         });
         serde_json::to_value(document.unwrap()).unwrap()
     }
@@ -202,6 +222,28 @@ mod tests {
         assert_eq!(resources["cpu"]["quota"], 25_000);
         assert_eq!(resources["cpu"]["period"], 100_000);
         assert_eq!(resources["pids"]["limit"], 7);
+        let throttled = json!({"throttleReadBpsDevice": [{"major": 254, "minor": 0, "rate": 1000}]});
+        assert_eq!(resources["blockIO"], throttled);
+    }
+
+    #[test]
+    fn files_of_names_are_mounted_unless_the_spec_mounts_its_own() {
+        let at_hosts = |document: &Value| {
+            let mounts = document["mounts"].as_array().unwrap().iter();
+            let sources = mounts.filter(|mount| mount["destination"] == "/etc/hosts");
+            sources.map(|mount| mount["source"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(at_hosts(&documented(Kind::Runc, |_| {})), ["/box/hosts"]);
+        let own = documented(Kind::Runc, |spec| {
+            if let GuestSpec::Container(guest) = &mut spec.guest {
+                guest.mounts = vec![sandbox_core::spec::MountSpec {
+                    source: "/own".into(),
+                    destination: "/etc/hosts".into(),
+                    read_only: true,
+                }];
+            }
+        });
+        assert_eq!(at_hosts(&own), ["/own"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use oci_spec::runtime::Mount;
 use sandbox_core::spec::MountSpec;
 
 use super::Plan;
+use super::names::NameFile;
 
 /// The file systems that every Linux program expects, and the mounts that the spec adds.
 pub fn all(plan: &Plan<'_>) -> Vec<Mount> {
@@ -31,6 +32,19 @@ pub fn all(plan: &Plan<'_>) -> Vec<Mount> {
         let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &options));
     }
+    let own = |file: &&NameFile| {
+        let mut mounts = plan.guest.mounts.iter();
+        // Below a folder that the spec mounts, it is the spec's file that is meant.
+        !mounts.any(|mount| Path::new(file.destination).starts_with(&mount.destination))
+    };
+    let name_files = plan.name_files.iter().filter(own);
+    mounts.extend(name_files.map(|file| {
+        bind(&MountSpec {
+            source: file.source.clone(),
+            destination: file.destination.into(),
+            read_only: true,
+        })
+    }));
     mounts.extend(plan.guest.mounts.iter().map(bind));
     mounts
 }

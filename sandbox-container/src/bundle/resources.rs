@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice,
+    LinuxThrottleDeviceBuilder,
+};
 use sandbox_core::{Error, Result, SandboxSpec};
 
 use super::Plan;
+use crate::disks::DiskLimits;
 use crate::runtime::Kind;
 
 /// Time over which a processor quota is shared out, in microseconds: the kernel's default.
@@ -50,10 +54,30 @@ pub fn all(plan: &Plan<'_>) -> Result<Option<LinuxResources>> {
         .set_memory(Some(memory))
         .set_cpu(Some(cpu))
         .set_pids(Some(pids));
+    if !plan.disk_limits.disks.is_empty() {
+        resources.set_block_io(Some(block_io(plan.disk_limits)));
+    }
     if plan.is_unified && plan.kind != Kind::Runsc {
         // All of it ends when it is out of memory, not the process alone that the kernel picks.
         let group = HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]);
         resources.set_unified(Some(group));
     }
     Ok(Some(resources))
+}
+
+fn block_io(limits: &DiskLimits) -> LinuxBlockIo {
+    let throttled = |rate: Option<u64>| -> Option<Vec<LinuxThrottleDevice>> {
+        let on = |(major, minor): &(i64, i64)| {
+            let device = LinuxThrottleDeviceBuilder::default().major(*major).minor(*minor);
+            device.rate(rate?).build().ok()
+        };
+        rate.map(|_| limits.disks.iter().filter_map(on).collect())
+    };
+    let mut block_io = LinuxBlockIo::default();
+    block_io
+        .set_throttle_read_bps_device(throttled(limits.read.bytes))
+        .set_throttle_read_iops_device(throttled(limits.read.operations))
+        .set_throttle_write_bps_device(throttled(limits.write.bytes))
+        .set_throttle_write_iops_device(throttled(limits.write.operations));
+    block_io
 }

@@ -101,6 +101,22 @@ impl Hierarchy {
         version_1.chain(self.unified.clone()).collect()
     }
 
+    /// Whether what is read from and written to disks can be limited.
+    pub fn limits_disks(&self) -> bool {
+        match (self.mode, &self.unified) {
+            (Mode::Unified, Some(root)) => {
+                let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+                controllers.split_whitespace().any(|controller| controller == "io")
+            }
+            _ => {
+                let roots = self.roots(&["blkio"]);
+                roots
+                    .iter()
+                    .any(|root| root.join("blkio.throttle.read_bps_device").exists())
+            }
+        }
+    }
+
     /// Version 2: makes sure that cgroups below the root have these controllers.
     ///
     /// # Errors

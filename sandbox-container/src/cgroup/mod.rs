@@ -9,11 +9,13 @@ use std::io::{self, ErrorKind as IoErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::disks::DiskLimits;
+
 pub use hierarchy::{Hierarchy, Mode};
 pub use usage::Usage;
 
 /// A cgroup's limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Memory, and memory and swap together, in bytes.
     pub memory: u64,
@@ -21,10 +23,12 @@ pub struct Limits {
     pub cpu_quota: u64,
     /// The period, in microseconds.
     pub cpu_period: u64,
+    /// The host's disks.
+    pub disks: DiskLimits,
 }
 
 /// Controllers that hold a container's limits and count what it uses.
-const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "freezer"];
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "freezer", "blkio"];
 /// The kernel needs a moment until a cgroup whose last process was killed is empty.
 const EMPTYING: Duration = Duration::from_secs(10);
 
@@ -84,7 +88,9 @@ impl Cgroup {
             memory,
             cpu_quota,
             cpu_period,
+            disks,
         } = limits;
+        self.limit_disks(disks)?;
         if self.is_unified {
             self.write("memory.max", &memory.to_string())?;
             self.write_if_there("memory.swap.max", "0")?;
@@ -95,6 +101,25 @@ impl Cgroup {
         self.write_if_there("memory.memsw.limit_in_bytes", &memory.to_string())?;
         self.write("cpu.cfs_period_us", &cpu_period.to_string())?;
         self.write("cpu.cfs_quota_us", &cpu_quota.to_string())
+    }
+
+    fn limit_disks(&self, limits: &DiskLimits) -> io::Result<()> {
+        let words = [
+            ("rbps", "blkio.throttle.read_bps_device", limits.read.bytes),
+            ("riops", "blkio.throttle.read_iops_device", limits.read.operations),
+            ("wbps", "blkio.throttle.write_bps_device", limits.write.bytes),
+            ("wiops", "blkio.throttle.write_iops_device", limits.write.operations),
+        ];
+        for (major, minor) in &limits.disks {
+            for (word, file, rate) in words {
+                let Some(rate) = rate else { continue };
+                match self.is_unified {
+                    true => self.write("io.max", &format!("{major}:{minor} {word}={rate}"))?,
+                    false => self.write(file, &format!("{major}:{minor} {rate}"))?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Kills all in it and removes it, whoever made it. One that is not there is removed already.

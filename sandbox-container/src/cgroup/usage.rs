@@ -1,9 +1,11 @@
 //! What a container uses, as its cgroup's files say.
 
+use sandbox_core::stats::DiskStats;
+
 use super::Cgroup;
 
 /// A reading. `None` where the host does not count it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// All memory that is charged to it, page cache included, in bytes.
     pub memory: Option<u64>,
@@ -13,6 +15,8 @@ pub struct Usage {
     pub mapped: Option<u64>,
     /// Processor time, in nanoseconds.
     pub cpu: Option<u64>,
+    /// What was read from and written to disks.
+    pub disks: Option<DiskStats>,
     /// Times that the kernel killed a process in it for want of memory.
     pub oom_kills: Option<u64>,
 }
@@ -31,6 +35,7 @@ fn unified(text: impl Fn(&str) -> Option<String>) -> Usage {
         anonymous: field(memory.as_deref(), "anon"),
         mapped: field(memory.as_deref(), "file_mapped"),
         cpu: field(text("cpu.stat").as_deref(), "usage_usec").map(|time| time * 1000),
+        disks: text("io.stat").map(|text| disks_unified(&text)),
         oom_kills: field(text("memory.events").as_deref(), "oom_kill"),
     }
 }
@@ -42,8 +47,46 @@ fn version_1(text: impl Fn(&str) -> Option<String>) -> Usage {
         anonymous: field(memory.as_deref(), "total_rss"),
         mapped: field(memory.as_deref(), "total_mapped_file"),
         cpu: number(text("cpuacct.usage")),
+        disks: disks_version_1(
+            text("blkio.throttle.io_service_bytes").as_deref(),
+            text("blkio.throttle.io_serviced").as_deref(),
+        ),
         oom_kills: field(text("memory.oom_control").as_deref(), "oom_kill"),
     }
+}
+
+/// The sum of lines such as `254:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`.
+fn disks_unified(text: &str) -> DiskStats {
+    let sum = |name: &str| {
+        let words = text.split_whitespace().filter_map(|word| word.strip_prefix(name));
+        words.filter_map(|number| number.parse::<u64>().ok()).sum()
+    };
+    DiskStats {
+        reads: sum("rios="),
+        writes: sum("wios="),
+        read_bytes: sum("rbytes="),
+        written_bytes: sum("wbytes="),
+        ..DiskStats::default()
+    }
+}
+
+/// The sum of lines such as `254:0 Read 4096`, in bytes and in requests.
+fn disks_version_1(bytes: Option<&str>, requests: Option<&str>) -> Option<DiskStats> {
+    let sum = |text: &str, kind: &str| {
+        let numbers = text.lines().filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            (words.next() == Some(kind)).then(|| words.next()?.parse::<u64>().ok())?
+        });
+        numbers.sum()
+    };
+    let (bytes, requests) = (bytes?, requests?);
+    Some(DiskStats {
+        reads: sum(requests, "Read"),
+        writes: sum(requests, "Write"),
+        read_bytes: sum(bytes, "Read"),
+        written_bytes: sum(bytes, "Write"),
+        ..DiskStats::default()
+    })
 }
 
 fn number(text: Option<String>) -> Option<u64> {
@@ -70,6 +113,7 @@ mod tests {
                 "memory.stat" => "anon 100\nfile 5\nfile_mapped 20\n",
                 "cpu.stat" => "usage_usec 3\nuser_usec 1\n",
                 "memory.events" => "low 0\noom 1\noom_kill 2\n",
+                "io.stat" => "254:0 rbytes=4096 wbytes=512 rios=2 wios=1 dbytes=0 dios=0\n7:0 rbytes=4 rios=1\n",
                 _ => return None,
             };
             Some(text.to_owned())
@@ -79,6 +123,8 @@ mod tests {
                 "memory.usage_in_bytes" => "4096\n",
                 "memory.stat" => "cache 5\nrss 1\ntotal_rss 100\ntotal_mapped_file 20\n",
                 "cpuacct.usage" => "3000\n",
+                "blkio.throttle.io_service_bytes" => "254:0 Read 4096\n254:0 Write 512\n7:0 Read 4\nTotal 4612\n",
+                "blkio.throttle.io_serviced" => "254:0 Read 2\n254:0 Write 1\n7:0 Read 1\nTotal 4\n",
                 "memory.oom_control" => "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
                 _ => return None,
             };
@@ -86,6 +132,9 @@ mod tests {
         });
         assert_eq!(new, old);
         assert_eq!(new.cpu, Some(3000));
+        let disks = new.disks.unwrap();
+        assert_eq!((disks.reads, disks.read_bytes), (3, 4100));
+        assert_eq!((disks.writes, disks.written_bytes), (1, 512));
         assert_eq!(unified(|_| None), Usage::default());
     }
 }

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use oci_spec::image::ImageConfiguration;
 use sandbox_core::spec::ProcessSpec;
 
+use super::error::ImageError;
+use super::signal;
+
 /// The part of an image's configuration that a container is made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageConfig {
@@ -46,6 +49,20 @@ impl ImageConfig {
         }
     }
 
+    /// The number of the signal that asks the process to end: SIGTERM, unless the image says another one.
+    ///
+    /// # Errors
+    /// [`ImageError::BadDocument`] if what the image says is no signal.
+    pub fn stop_signal_number(&self) -> Result<i32, ImageError> {
+        let Some(name) = &self.stop_signal else {
+            return Ok(libc::SIGTERM);
+        };
+        signal::number(name).ok_or_else(|| ImageError::BadDocument {
+            document: "the image's configuration".to_owned(),
+            reason: format!("has the StopSignal {name:?}, which is none"),
+        })
+    }
+
     /// The process to run: what `asked` leaves open is the image's. Environment variables are merged by name, those of
     /// `asked` winning. Nothing if neither names a program.
     pub fn process(&self, asked: Option<&ProcessSpec>) -> Option<ProcessSpec> {
@@ -72,6 +89,7 @@ impl ImageConfig {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -108,6 +126,18 @@ mod tests {
         assert_eq!(process.env, ["PATH=/bin", "LEVEL=2"]);
         assert_eq!(process.user.as_deref(), Some("0"));
         assert_eq!(process.cwd, Some("/srv".into()));
+    }
+
+    #[test]
+    fn the_signal_to_stop_by_is_the_images() {
+        let config = |stop_signal: Option<&str>| ImageConfig {
+            stop_signal: stop_signal.map(str::to_owned),
+            ..config()
+        };
+        assert_eq!(config(None).stop_signal_number().unwrap(), libc::SIGTERM);
+        assert_eq!(config(Some("SIGQUIT")).stop_signal_number().unwrap(), libc::SIGQUIT);
+        let error = config(Some("SIGSTOPPED")).stop_signal_number().unwrap_err();
+        assert!(error.to_string().contains("SIGSTOPPED"), "{error}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod layout;
 mod oci;
 mod overlay;
 mod rootfs;
+mod signal;
 mod store;
 mod unpack;
 mod user;

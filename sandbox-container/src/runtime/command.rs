@@ -11,8 +11,6 @@ pub struct Flags {
     pub root: PathBuf,
     /// Where it writes what went wrong.
     pub log: PathBuf,
-    /// Whether it runs without root's rights.
-    pub is_rootless: bool,
     /// runsc: the platform, its own choice if left out.
     pub platform: Option<String>,
     /// runsc: the container's network is the network namespace that it was given, instead of none.
@@ -183,9 +181,6 @@ impl OciRuntime {
         });
         if let Some(platform) = &flags.platform {
             words.add(format!("--platform={platform}"));
-        }
-        if flags.is_rootless {
-            words.add("--rootless");
         }
         if let Some(log) = &flags.exit_log {
             words.pair("--debug-log", log);

@@ -4,7 +4,8 @@
 //! which says that the first process has ended and never waits. So `verbs` is held through a whole verb and `lifecycle`
 //! only for a moment, the latter alone by the reactor.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct Life {
     pub(super) console: Arc<ConsoleLog>,
     pub(super) ready: ReadySignal,
     pub(super) exit: Gate<Exit>,
+    /// Whether the first process is known to have ended, whatever is said of it.
+    has_ended: AtomicBool,
     deadline: Option<Duration>,
     /// The first process, once there is one.
     pid: AtomicU32,
@@ -69,6 +72,7 @@ impl Life {
             recorder,
             console,
             exit: Gate::default(),
+            has_ended: AtomicBool::new(false),
             deadline,
             pid: AtomicU32::new(0),
             streams: Mutex::default(),
@@ -201,15 +205,26 @@ impl Life {
 
     /// Asks the first process to end; false if it cannot be asked.
     fn ask(&self) -> bool {
-        self.cause().get_or_insert(Cause::Asked(libc::SIGTERM));
+        if self.has_not_begun() {
+            return false;
+        }
+        let signal = self.parts.stop_signal;
+        self.cause().get_or_insert(Cause::Asked(signal));
         match self.parts.runtime.kind {
             // The processes that the host sees are gVisor's own.
-            Kind::Runsc => self.parts.command(Command::Kill(libc::SIGTERM), "signal").is_ok(),
+            Kind::Runsc => self.parts.command(Command::Kill(signal), "signal").is_ok(),
             Kind::Runc | Kind::Crun => {
-                self.parts.reaper.signal(self.pid(), libc::SIGTERM, false);
+                self.parts.reaper.signal(self.pid(), signal, false);
                 true
             }
         }
+    }
+
+    /// Whether the process is still runc's own, about to become the container's program. It would take the signal for
+    /// one that it is to die of, by a code that looks like the program's. The program loses nothing: it has done nothing.
+    fn has_not_begun(&self) -> bool {
+        let name = || fs::read_to_string(format!("/proc/{}/comm", self.pid())).unwrap_or_default();
+        self.parts.runtime.kind == Kind::Runc && name().starts_with("runc:[")
     }
 
     pub(super) fn wait(&self, timeout: Option<Duration>) -> Result<Exit> {
@@ -252,6 +267,8 @@ impl Life {
     /// The first process has ended. On the reactor's thread.
     pub fn ended(&self, status: Status) {
         self.recorder.record(Phase::Ended);
+        // One that is lost with its reaper may be running still.
+        self.has_ended.store(status != Status::Lost, Ordering::Release);
         if let Some(console) = &*self.streams() {
             console.output.drain();
             console.input.close();
@@ -318,7 +335,7 @@ impl Life {
             self.parts.host.reactor.remove(source);
         }
         *self.streams() = None;
-        self.parts.give_back();
+        self.parts.give_back(self.has_ended.load(Ordering::Acquire));
         self.recorder.record(Phase::TornDown);
         self.gone.open(());
     }

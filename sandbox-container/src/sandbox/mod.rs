@@ -149,8 +149,8 @@ impl Sandbox for ContainerSandbox {
                 guest: usage.cpu,
                 ..CpuStats::default()
             },
+            disks: usage.disks.into_iter().collect(),
             networks: self.networks().iter().map(counters::of).collect(),
-            ..Stats::default()
         })
     }
 

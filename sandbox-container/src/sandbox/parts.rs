@@ -40,6 +40,8 @@ pub struct Parts {
     pub networks: Option<ContainerNetworks>,
     /// Its first process.
     pub process: Process,
+    /// The signal that asks it to end.
+    pub stop_signal: i32,
     /// Where its runtime says how it ended.
     pub exit_log: Option<Arc<ExitLog>>,
 }
@@ -116,20 +118,26 @@ impl Parts {
     }
 
     /// Gives everything back. What cannot be given back stays on record for a sweep.
-    pub fn give_back(&self) {
-        if let Err(error) = self.command(Command::Delete, "delete") {
+    ///
+    /// Of a container whose first process `has_ended` the runtime's own `delete` would remove two things: its state,
+    /// which lies in the sandbox's folder, and its cgroup with whatever else is in it. Both go here anyway, without
+    /// starting one more program; where there is no cgroup the runtime has to find the processes.
+    pub fn give_back(&self, has_ended: bool) {
+        let is_left_to_the_runtime = !has_ended || self.cgroup.is_none();
+        if is_left_to_the_runtime && let Err(error) = self.command(Command::Delete, "delete") {
             // What the runtime does not know any more needs no deletion; the rest is removed all the same.
             tracing::debug!(id = %self.id, "{}", error.report());
         }
+        // With its processes first: what they use can then be taken away.
+        let emptied = match &self.cgroup {
+            Some(cgroup) => cgroup.remove(),
+            None => Ok(()),
+        };
         let disconnected = self.networks.as_ref().map_or(Ok(()), ContainerNetworks::teardown);
         if let Err(error) = disconnected {
             tracing::warn!(id = %self.id, %error, "a network is left behind for the next sweep");
         }
-        let removed = match &self.cgroup {
-            Some(cgroup) => cgroup.remove(),
-            None => Ok(()),
-        };
-        let removed = removed
+        let removed = emptied
             .map_err(|error| error.to_string())
             .and_then(|()| self.rootfs.teardown().map_err(|error| error.to_string()))
             .and_then(|()| sweep::remove_folder(&self.folder).map_err(|error| error.to_string()));

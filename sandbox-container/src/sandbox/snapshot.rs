@@ -124,13 +124,19 @@ fn write(life: &Life, spec: &SandboxSpec, folder: &Partial, options: &SnapshotOp
     Manifest::from_json(manifest.to_json().as_bytes())
 }
 
-/// Names what the program that the runtime calls said last.
+/// Names what the program that the runtime calls complained of last, before it said that all has failed.
 pub fn with_last_words(error: Error, log: &Path) -> Error {
     let text = fs::read_to_string(log).unwrap_or_default();
-    match text.lines().find(|line| line.contains("Error")) {
-        Some(line) => error.with_source(line.trim().to_owned()),
+    match last_complaint(&text) {
+        Some(line) => error.with_source(line.to_owned()),
         None => error,
     }
+}
+
+/// CRIU goes on after some errors: those of programs that it starts to see what the host can do.
+fn last_complaint(log: &str) -> Option<&str> {
+    let is_told = |line: &&str| line.contains("Error (") && !line.ends_with(" FAILED.");
+    log.lines().rev().find(is_told).map(str::trim)
 }
 
 /// A runtime's files have no room for an identity, so each has its digest.
@@ -170,5 +176,20 @@ impl Drop for Partial {
     fn drop(&mut self) {
         // A finished one has another name.
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_stands_before_the_failure() {
+        let log = "(00.1) Error (criu/util.c:642): exited, status=1\n(00.2) Dumping\n\
+                   (01.6) Error (criu/filesystems.c:426): Can't dump tmpfs content\n(01.7) Unlock network\n\
+                   (02.1) Error (criu/cr-dump.c:2053): Dumping FAILED.\n";
+        let reason = "(01.6) Error (criu/filesystems.c:426): Can't dump tmpfs content";
+        assert_eq!(last_complaint(log), Some(reason));
+        assert_eq!(last_complaint("(00.1) all is well\n"), None);
     }
 }

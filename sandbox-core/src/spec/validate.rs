@@ -246,7 +246,9 @@ fn limits(spec: &SandboxSpec) -> Result<()> {
     zero("limits.cpu_quota", limits.cpu_quota.map(u64::from))?;
     zero("limits.pids", limits.pids.map(u64::from))?;
     zero("limits.deadline_ms", limits.deadline_ms)?;
-    zero("limits.console_bytes", Some(limits.console_bytes))
+    zero("limits.console_bytes", Some(limits.console_bytes))?;
+    rate_limit("limits.disk_read", &limits.disk_read)?;
+    rate_limit("limits.disk_write", &limits.disk_write)
 }
 
 fn ready(check: &ReadyCheck, spec: &SandboxSpec) -> Result<()> {

@@ -260,7 +260,13 @@ pub fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> 
         let context = format!("is {}; this host's KVM takes at most {}", spec.vcpus, host.max_vcpus());
         return Err(Error::unsupported("vcpus", context));
     }
-    let Limits { cpu_quota, pids, .. } = &spec.limits;
+    let Limits {
+        cpu_quota,
+        pids,
+        disk_read,
+        disk_write,
+        ..
+    } = &spec.limits;
     if cpu_quota.is_some() && spec.isolation == Isolation::InProcess {
         let context = "cannot be held for a micro-VM in the embedder's own process; say worker, or put the process into a \
                        cgroup";
@@ -271,6 +277,12 @@ pub fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> 
             "limits.pids",
             "a micro-VM has no processes of the host to count",
         ));
+    }
+    for (field, limit) in [("limits.disk_read", disk_read), ("limits.disk_write", disk_write)] {
+        if !limit.is_none() {
+            let context = "is for containers; each disk of a micro-VM has a rate_limit of its own";
+            return Err(Error::unsupported(field, context));
+        }
     }
     Ok(())
 }
