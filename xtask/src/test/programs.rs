@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::workspace::Workspace;
 
-/// Packages whose integration tests run whole guests, and therefore also run
+/// Packages whose integration tests run whole guests or change the host, and therefore also run
 /// in the emulated host where this machine's KVM is not complete.
-const GUEST_PACKAGES: [&str; 2] = ["sandbox", "sandbox-vmm"];
+const GUEST_PACKAGES: [&str; 4] = ["sandbox", "sandbox-container", "sandbox-net", "sandbox-vmm"];
 
 /// The package of the function platform, and those of its tests that call functions in whole guests.
 const PLATFORM: &str = "faas-harness";

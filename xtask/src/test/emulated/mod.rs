@@ -30,7 +30,7 @@ const MOST_HOSTS: usize = 4;
 const SCRIPT: &str = "/etc/kvm-host/tests";
 /// Programs of this machine that tests use beside what cargo built: OCI
 /// runtimes and what they call, and what makes networks.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 13] = [
     "runc",
     "crun",
     "runsc",
@@ -39,6 +39,8 @@ const PROGRAMS: [&str; 11] = [
     "ip6tables-restore",
     // GNU tar, by which CRIU saves what is in a tmpfs; that of busybox lacks the options.
     "tar",
+    "skopeo",
+    "umoci",
     "node",
     "nft",
     "/usr/lib/cni/bridge",
