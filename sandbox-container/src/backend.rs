@@ -111,7 +111,7 @@ impl ContainerBackend {
             .id
             .clone()
             .unwrap_or_else(|| self.host.next_name(self.runtime.kind.name()));
-        let (parts, process) = Making::begin(self, &id)?.parts(self, spec, guest, &id)?;
+        let (parts, process) = Making::begin(self, &id)?.parts(self, spec, guest, (&id, image.is_some()))?;
         let mut ready = spec.ready.clone();
         if let Some(ready) = &mut ready
             && let Err(error) = ready.fill_in(&parts.network_states())
@@ -335,7 +335,7 @@ impl Making {
         backend: &ContainerBackend,
         spec: &SandboxSpec,
         guest: &ContainerGuest,
-        id: &str,
+        (id, is_restored): (&str, bool),
     ) -> Result<(Parts, ProcessSpec)> {
         let (host, runtime) = (&backend.host, &backend.runtime);
         let reaper = host.reaper()?;
@@ -378,6 +378,13 @@ impl Making {
                 .map_err(host_error("cannot write the container's hosts and name servers"))?,
             None => Vec::new(),
         };
+        let criu_config = match &cgroup {
+            Some(cgroup) if is_restored && runtime.kind == Kind::Runc && host.hierarchy.mode == Mode::Unified => {
+                let config = bundle::write_criu_config(&self.folder, cgroup.name());
+                Some(config.map_err(host_error("cannot write CRIU's configuration"))?)
+            }
+            _ => None,
+        };
         let disk_limits = DiskLimits::of(&spec.limits).map_err(host_error("cannot list the host's disks"))?;
         let document = bundle::document(&Plan {
             kind: runtime.kind,
@@ -392,6 +399,7 @@ impl Making {
             is_rootless: host.is_rootless,
             is_unified: host.hierarchy.mode == Mode::Unified,
             name_files: &name_files,
+            criu_config: criu_config.as_deref(),
             disk_limits: &disk_limits,
         })?;
         let text = serde_json::to_vec(&document).map_err(std::io::Error::from);

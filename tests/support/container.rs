@@ -44,30 +44,27 @@ pub fn rootfs() -> &'static Path {
     folder.path()
 }
 
-/// A file of several MiB on a disk, of which nothing is in memory. Temporary files lie in memory on some hosts; the
-/// emulated one has a disk with kernels.
-pub fn file_on_a_disk() -> PathBuf {
-    static FILE: OnceLock<(TempFolder, PathBuf)> = OnceLock::new();
-    let (_, path) = FILE.get_or_init(|| {
-        let folder = TempFolder::new();
-        let path = folder.file("file", &vec![7; 64 << 20]);
-        // Numbers of file systems without a disk have no major part.
-        let is_on_a_disk = |path: &Path| libc::major(path.metadata().unwrap().dev()) != 0;
-        let kernel = || super::assets().map(|assets| assets.join("cloud/vmlinux"));
-        let path = match is_on_a_disk(&path) {
-            true => path,
-            false => kernel()
-                .filter(|path| is_on_a_disk(path))
-                .expect("this host has no disk"),
-        };
-        (folder, path)
-    });
-    let file = fs::File::open(path).unwrap();
+/// A file of 40 MiB and more on a disk, of which nothing is in memory. Temporary files lie in memory on some hosts; the
+/// emulated one has a disk with kernels. Where it can be, it is another one for each `user`.
+pub fn file_on_a_disk(user: &str) -> PathBuf {
+    static FOLDER: OnceLock<TempFolder> = OnceLock::new();
+    let folder = FOLDER.get_or_init(TempFolder::new);
+    // Numbers of file systems without a disk have no major part.
+    let is_on_a_disk = |path: &Path| libc::major(path.metadata().unwrap().dev()) != 0;
+    let path = match is_on_a_disk(folder.path()) {
+        true => folder.file(user, &vec![7; 48 << 20]),
+        false => {
+            let assets = super::assets().expect("this host has no disk");
+            assets.join("cloud/vmlinux")
+        }
+    };
+    assert!(is_on_a_disk(&path), "{} is in memory", path.display());
+    let file = fs::File::open(&path).unwrap();
     file.sync_all().unwrap();
     // SAFETY: the descriptor is open; no memory is touched.
     let forgotten = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     assert_eq!(forgotten, 0);
-    path.clone()
+    path
 }
 
 /// Its program.

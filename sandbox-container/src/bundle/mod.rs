@@ -9,6 +9,9 @@ mod process;
 mod resources;
 mod seccomp;
 
+use std::collections::HashMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root, Spec};
@@ -48,6 +51,8 @@ pub struct Plan<'a> {
     pub is_unified: bool,
     /// Files by which it knows names.
     pub name_files: &'a [NameFile],
+    /// What CRIU is to be told by a file.
+    pub criu_config: Option<&'a Path>,
     /// What it gets of the host's disks.
     pub disk_limits: &'a DiskLimits,
 }
@@ -67,7 +72,26 @@ pub fn document(plan: &Plan<'_>) -> Result<Spec> {
         .set_process(Some(process::first(plan.process, plan.account)))
         .set_mounts(Some(mounts::all(plan)))
         .set_linux(Some(linux(plan)?));
+    if let Some(path) = plan.criu_config {
+        let path = path.display().to_string();
+        spec.set_annotations(Some(HashMap::from([(CRIU_CONFIG.to_owned(), path)])));
+    }
     Ok(spec)
+}
+
+/// The annotation by which runc takes a configuration file for CRIU.
+const CRIU_CONFIG: &str = "org.criu.config";
+
+/// Writes what CRIU must know of a container that it restores: the cgroup that its processes go to. On version 2 runc
+/// does not say, and they would go to the one that they were saved in, beside the original's and without the new
+/// container's limits.
+///
+/// # Errors
+/// The host's.
+pub fn write_criu_config(folder: &Path, cgroup: &Path) -> io::Result<PathBuf> {
+    let path = folder.join("criu.conf");
+    fs::write(&path, format!("cgroup-root {}\n", cgroup.display()))?;
+    Ok(path)
 }
 
 fn linux(plan: &Plan<'_>) -> Result<Linux> {
@@ -185,6 +209,7 @@ mod tests {
                 source: "/box/hosts".into(),
                 destination: "/etc/hosts",
             }],
+            criu_config: None,
             disk_limits: &DiskLimits {
                 disks: vec![(254, 0)],
                 read: Rate {
