@@ -207,7 +207,8 @@ pub fn assemble(
     })
 }
 
-fn shell_kind(spec: &SandboxSpec, chipset: Chipset, dense_memory: bool) -> ShellKind {
+/// What the VM of a sandbox is like.
+pub fn shell_kind(spec: &SandboxSpec, chipset: Chipset, dense_memory: bool) -> ShellKind {
     ShellKind {
         memory: spec.memory,
         huge_pages: huge_pages_of(spec, dense_memory),

@@ -5,12 +5,13 @@
 //! registers) is not decided yet, so that a cold start and a restore can both begin with one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_ioctls::VcpuFd;
 use sandbox_core::pool::{Pool, PoolMetrics, Refill};
 use sandbox_core::timeline::Recorder;
 use sandbox_core::{Phase, Result};
+use serde::{Deserialize, Serialize};
 
 use super::host::KvmHost;
 use super::vm::{Chipset, Vm};
@@ -18,7 +19,7 @@ use crate::memory::image::MemoryImage;
 use crate::memory::{GuestMemory, HugePages};
 
 /// What tells shells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ShellKind {
     /// Guest memory in bytes.
     pub memory: u64,
@@ -75,6 +76,8 @@ impl Shell {
 #[derive(Default)]
 pub struct Shells {
     pools: Mutex<HashMap<ShellKind, Arc<Pool<Shell>>>>,
+    /// One that was made for a sandbox that is not known yet.
+    single: Mutex<Option<(ShellKind, Shell)>>,
 }
 
 impl Shells {
@@ -92,8 +95,7 @@ impl Shells {
         image: Option<&Arc<MemoryImage>>,
         recorder: &Recorder,
     ) -> Result<(Shell, Option<Refill>)> {
-        let pool = self.pool(kind);
-        let Some((shell, refill)) = pool.and_then(|pool| pool.take_before_refill()) else {
+        let Some((shell, refill)) = self.take_ready(kind) else {
             return Ok((Shell::make(host, kind, image, Some(recorder))?, None));
         };
         recorder.record(Phase::VmCreated);
@@ -101,7 +103,26 @@ impl Shells {
             shell.vm.memory().lay_over(image)?;
         }
         recorder.record(Phase::MemoryMapped);
-        Ok((shell, Some(refill)))
+        Ok((shell, refill))
+    }
+
+    fn take_ready(&self, kind: &ShellKind) -> Option<(Shell, Option<Refill>)> {
+        let single = self.lock_single().take_if(|(made, _)| made == kind);
+        if let Some((_, shell)) = single {
+            return Some((shell, None));
+        }
+        let (shell, refill) = self.pool(kind)?.take_before_refill()?;
+        Some((shell, Some(refill)))
+    }
+
+    /// Makes one of `kind` now, for a process that is to have a single sandbox and does not know which.
+    ///
+    /// # Errors
+    /// A host that has none to give.
+    pub fn prepare(&self, host: &KvmHost, kind: ShellKind) -> Result<()> {
+        let shell = Shell::make(host, &kind, None, None)?;
+        *self.lock_single() = Some((kind, shell));
+        Ok(())
     }
 
     /// Keeps `count` shells of `kind` ready from now on, in place of as many as before; none with 0.
@@ -130,6 +151,10 @@ impl Shells {
     /// What the pool of `kind` has done, if there is one.
     pub fn metrics(&self, kind: &ShellKind) -> Option<PoolMetrics> {
         self.pool(kind).map(|pool| pool.metrics())
+    }
+
+    fn lock_single(&self) -> MutexGuard<'_, Option<(ShellKind, Shell)>> {
+        self.single.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pool(&self, kind: &ShellKind) -> Option<Arc<Pool<Shell>>> {

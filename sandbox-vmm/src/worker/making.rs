@@ -15,7 +15,7 @@ use super::protocol::Answer;
 use super::protocol::channel::Channel;
 use super::proxy::Proxy;
 use super::{Hired, nonsense};
-use crate::assemble::OpenDevices;
+use crate::assemble::{OpenDevices, shell_kind};
 use crate::devices::virtio::block::size_of_disk;
 use crate::devices::virtio::vsock::HostSockets;
 use crate::error::with_cause;
@@ -56,6 +56,13 @@ pub fn begin(home: &Home, order: Order, cargo: &Cargo<'_>, devices: OpenDevices)
     let workers = &home.workers;
     let cgroup = Cgroup::for_spec(&order.origin.spec, workers.options().cgroup.as_deref())?;
     let hired = workers.take()?;
+    let Origin {
+        spec,
+        chipset,
+        dense_memory,
+        ..
+    } = &order.origin;
+    workers.expect(shell_kind(spec, *chipset, *dense_memory));
     let lifecycle = match cargo {
         Cargo::Boot(..) => Lifecycle::created(),
         Cargo::Clone { .. } => Lifecycle::paused(),

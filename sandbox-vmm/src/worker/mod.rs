@@ -45,6 +45,7 @@ use sandbox_core::{Error, ErrorKind, Result, Weakness};
 
 use crate::error::{kind_of, with_cause};
 use crate::machine::host::{KvmFacts, KvmHost};
+use crate::machine::shell::ShellKind;
 pub use client::Home;
 pub use clones::restore;
 pub use launch::Cargo;
@@ -72,7 +73,8 @@ pub struct WorkerOptions {
     pub user: (u32, u32),
     /// Filter the system calls of workers. Without, their weaknesses say so.
     pub seccomp: bool,
-    /// Workers kept ready, each in its jail and with an empty VM, so that a sandbox does not wait for one to be made.
+    /// Workers kept ready, each in its jail and with a VM like that of the last sandbox, so that a sandbox does not wait
+    /// for one to be made.
     pub idle: usize,
     /// How long a worker may take for a call before it counts as lost.
     pub patience: Duration,
@@ -105,6 +107,8 @@ pub struct Workers {
     facts: KvmFacts,
     filters: Option<Filters>,
     idle: Mutex<VecDeque<Candidate>>,
+    /// What the VM of the last sandbox is like: that of the next is likely to be alike.
+    kind: Mutex<Option<ShellKind>>,
 }
 
 /// A worker that was asked to prepare itself.
@@ -157,6 +161,7 @@ impl Workers {
             facts: host.facts(),
             filters,
             idle: Mutex::default(),
+            kind: Mutex::new(None),
         });
         workers.refill();
         Ok(workers)
@@ -181,7 +186,7 @@ impl Workers {
         let hired = Arc::new(Gate::default());
         let (workers, told) = (Arc::clone(self), Arc::clone(&hired));
         self.steward.ask(move |household| {
-            let made = workers.make(household).map_err(Mutex::new);
+            let made = workers.make(household, None).map_err(Mutex::new);
             told.open(Arc::new(Mutex::new(Some(made))));
         });
         let made = hired.wait(Some(self.options.patience));
@@ -216,7 +221,12 @@ impl Workers {
         }
     }
 
-    fn make(&self, household: &mut Household) -> Result<Candidate> {
+    /// Has the idle workers that are made from now on have VMs of this kind.
+    pub fn expect(&self, kind: ShellKind) {
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner) = Some(kind);
+    }
+
+    fn make(&self, household: &mut Household, shell: Option<ShellKind>) -> Result<Candidate> {
         let failed =
             |error: std::io::Error| Error::new(kind_of(&error), "cannot start a worker process").with_source(error);
         let (near, far) = Channel::pair().map_err(failed)?;
@@ -232,6 +242,7 @@ impl Workers {
                 user: is_root.then_some(self.options.user),
                 filters: self.filters.clone(),
             },
+            shell,
         };
         let request = Request::Prepare(Box::new(preparation));
         // One that cannot take it has died on its way; whoever asks it for its answer hears of what.
@@ -255,7 +266,8 @@ fn refill_one(workers: &Weak<Workers>, household: &mut Household) {
     if workers.lock_idle().len() >= workers.options.idle {
         return;
     }
-    match workers.make(household) {
+    let kind = *workers.kind.lock().unwrap_or_else(PoisonError::into_inner);
+    match workers.make(household, kind) {
         Ok(candidate) => {
             workers.lock_idle().push_back(candidate);
             workers.refill();

@@ -73,7 +73,14 @@ fn serve() -> Result<()> {
         },
         None => return Ok(()),
     };
-    let Numbered(id, Preparation { kvm: facts, jail: plan }) = preparation;
+    let Numbered(
+        id,
+        Preparation {
+            kvm: facts,
+            jail: plan,
+            shell,
+        },
+    ) = preparation;
     let host = KvmHost::from_parts(kvm, &facts).ok_or_else(|| protocol_error("its CPUID is too long"))?;
     // The kernel tells about this process's pages by a file that will be out of reach.
     if let Err(error) = keep_pagemap_open() {
@@ -84,6 +91,12 @@ fn serve() -> Result<()> {
     host.make_spare_vm()?;
     let shared = Arc::new(Shared::new(host, KickSignal::claim(None)?, None));
     answer(&channel, id, Ok(Answer::Jailed(weaknesses)))?;
+    if let Some(kind) = shell
+        && let Err(error) = shared.library.shells.prepare(&shared.host, kind)
+    {
+        // Its sandbox makes its own, and says why it cannot.
+        tracing::debug!(error = error.report(), "no VM made ahead");
+    }
     let news =
         Arc::new(News::new().map_err(|error| Error::new(ErrorKind::HostExhausted, "no eventfd").with_source(error))?);
     let (id, built) = match receive(&channel)? {

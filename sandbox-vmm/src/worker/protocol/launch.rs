@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::store::{InitrdParts, KernelParts};
 use crate::machine::host::KvmFacts;
+use crate::machine::shell::ShellKind;
 use crate::memory::image::PartRecord;
 use crate::renewal::NewIdentity;
 
@@ -14,6 +15,8 @@ pub struct Preparation {
     pub kvm: KvmFacts,
     /// What its jail is to be.
     pub jail: JailPlan,
+    /// What its sandbox's VM will be like, as far as that can be guessed: it is made ahead.
+    pub shell: Option<ShellKind>,
 }
 
 /// How a worker is jailed.
