@@ -25,7 +25,7 @@ mount_all() {
 		mount -t sysfs sys /sys &&
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup &&
 		mount -t tmpfs shm /dev/shm &&
-		chmod 1777 /tmp /dev/shm
+		chmod 1777 /tmp /var/tmp /dev/shm
 }
 
 # Leaves only this process and those that pass on the command's output: what a

@@ -41,8 +41,8 @@ const MODULES: [&str; 20] = [
     "af_packet_diag",
 ];
 
-const FOLDERS: [&str; 11] = [
-    "dev", "etc", "mnt", "out", "proc", "root", "run", "sys", "tmp", "usr/sbin", "var",
+const FOLDERS: [&str; 12] = [
+    "dev", "etc", "mnt", "out", "proc", "root", "run", "sys", "tmp", "usr/sbin", "var", "var/tmp",
 ];
 
 /// The dynamic linker's index of libraries that lie outside its own paths.

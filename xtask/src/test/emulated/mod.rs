@@ -30,7 +30,7 @@ const MOST_HOSTS: usize = 4;
 const SCRIPT: &str = "/etc/kvm-host/tests";
 /// Programs of this machine that tests use beside what cargo built: OCI
 /// runtimes and what they call, and what makes networks.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 14] = [
     "runc",
     "crun",
     "runsc",
@@ -45,6 +45,7 @@ const PROGRAMS: [&str; 13] = [
     "nft",
     "/usr/lib/cni/bridge",
     "/usr/lib/cni/host-local",
+    "/usr/lib/cni/tuning",
 ];
 /// Libraries that those programs open by name: how iptables reads the rules by which CRIU holds a network still.
 const LIBRARIES: [&str; 2] = [
