@@ -1,5 +1,7 @@
 //! A stock Linux guest that ticks on its console: how soon a clone runs, and ticks on.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ const WAYS: [Way; 3] = [
 ];
 /// Clones that are made by one call.
 const BURST: u32 = 16;
+/// Bytes that the floor of a snapshot writes by one call: so many that the calls themselves do not count.
+const COPIED_AT_ONCE: usize = 1 << 20;
 /// In MiB: the second shows that the size does not matter.
 const SIZES: [u64; 2] = [128, 2048];
 
@@ -37,6 +41,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         };
         let parent = Parent::ticking(options, mib << 20)?;
         parent.measure_snapshot(&format!("sdk/{guest}/in_process"), options.rounds, report)?;
+        parent.measure_copy(&format!("floor/{guest}"), options.rounds, report)?;
         parent.sandbox.pause()?;
         for _ in 0..options.rounds {
             parent.burst(&format!("sdk/{guest}/in_process/fork"), report)?;
@@ -97,8 +102,28 @@ impl Parent {
             self.sandbox.snapshot(&self.folder, &SnapshotOptions::default())?;
             report.add_span(case, "snapshot", clock::now().since(before));
         }
-        let stored = stored_bytes(&self.folder)? as f64;
-        report.add(case, "snapshot_bytes", Unit::Bytes, stored, None);
+        let stored = stored_bytes(&self.folder)?;
+        report.add(case, "snapshot_bytes", Unit::Bytes, stored as f64, None);
+        Ok(())
+    }
+
+    /// What the kernel takes for writing as many bytes to a file in the same place: no snapshot can cost less.
+    fn measure_copy(&self, case: &str, rounds: usize, report: &mut Report) -> Result<()> {
+        let chunk = vec![1; COPIED_AT_ONCE];
+        let path = self.folder.with_extension("copy");
+        for _ in 0..rounds {
+            let mut left = stored_bytes(&self.folder)? as usize;
+            let before = clock::now();
+            let mut file = File::create(&path)?;
+            while left > 0 {
+                let count = left.min(chunk.len());
+                file.write_all(&chunk[..count])?;
+                left -= count;
+            }
+            file.sync_all()?;
+            report.add_span(case, "snapshot", clock::now().since(before));
+            std::fs::remove_file(&path)?;
+        }
         Ok(())
     }
 

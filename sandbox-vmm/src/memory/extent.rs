@@ -47,6 +47,18 @@ pub fn union(left: &[Extent], right: &[Extent]) -> Vec<Extent> {
     merged
 }
 
+/// `extents`, which are in order, as one where the gap between two is narrower than `gap`.
+pub fn bridge(extents: &[Extent], gap: u64) -> Vec<Extent> {
+    let mut runs: Vec<Extent> = Vec::new();
+    for extent in extents {
+        match runs.last_mut() {
+            Some(last) if extent.offset - last.end() < gap => last.len = extent.end() - last.offset,
+            _ => runs.push(*extent),
+        }
+    }
+    runs
+}
+
 /// What lies between `extents`, which are in order and apart, within `size` bytes.
 pub fn complement(extents: &[Extent], size: u64) -> Vec<Extent> {
     let ends = extents.iter().map(Extent::end);
@@ -121,6 +133,20 @@ mod tests {
         assert_eq!(coarsen(&scattered, 1), extents(&[(0, 501)]));
         assert_eq!(coarsen(&scattered, 5), scattered);
         assert_eq!(coarsen(&[], 3), []);
+    }
+
+    #[test]
+    fn narrow_gaps_are_bridged() {
+        let scattered = extents(&[(0, 1), (2, 1), (5, 2), (100, 1)]);
+        assert_eq!(
+            bridge(&scattered, 3 * PAGE_SIZE),
+            extents(&[(0, 7), (100, 1)]).as_slice()
+        );
+        assert_eq!(
+            bridge(&scattered, 2 * PAGE_SIZE),
+            extents(&[(0, 3), (5, 2), (100, 1)]).as_slice()
+        );
+        assert_eq!(bridge(&[], 1), []);
     }
 
     #[test]

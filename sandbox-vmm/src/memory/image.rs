@@ -20,7 +20,10 @@ use super::{GuestMemory, HostMapping};
 /// Most mappings that an image of one file is cut into. Each takes part of what a process has (65,530 unless the host
 /// says otherwise), costs every clone 8,000 instructions or, in a shell, 30,000, and is looked at whenever a VM is made in
 /// the process. What a coarser cut costs is a page of the file for each that is touched in a gap, once for all clones.
-const MAX_RUNS: usize = 3;
+const MAX_RUNS: usize = 8;
+/// A gap is left if it is as wide as this, in bytes: to look through its page tables, when the clone is frozen or saved
+/// again, would cost more than the mapping behind it.
+const NARROWEST_GAP: u64 = 8 << 20;
 /// The same for what was written since: between its runs the image before is seen, and goes on being shared.
 const MAX_CHANGED_RUNS: usize = 8;
 /// Most parts of an image in several files.
@@ -62,7 +65,12 @@ pub struct ImageWriter {
 impl ImageWriter {
     /// Room for `extents`, in order; what is not written stays zero.
     pub fn new(extents: &[Extent]) -> io::Result<Self> {
-        Self::with_file(extent::coarsen(extents, MAX_RUNS), Self::new_file)
+        Self::with_file(Self::cut(extents), Self::new_file)
+    }
+
+    /// The runs that an image with content in `extents` is cut into.
+    fn cut(extents: &[Extent]) -> Vec<Extent> {
+        extent::coarsen(&extent::bridge(extents, NARROWEST_GAP), MAX_RUNS)
     }
 
     /// Room for `runs` in a file that `make` gives, of that many bytes at least.
@@ -194,14 +202,29 @@ impl MemoryImage {
         extent::are_sound(&places, memory).then_some(Self { parts })
     }
 
-    /// Host memory that it may take, in bytes.
-    pub fn size(&self) -> u64 {
-        self.parts.iter().map(|part| part.place.len).sum()
+    /// Host memory that it takes, in bytes.
+    pub fn size(&self) -> io::Result<u64> {
+        Ok(extent::total(&self.content()?))
     }
 
-    /// Where it has content.
-    pub fn extents(&self) -> Vec<Extent> {
-        self.parts.iter().map(|part| part.place).collect()
+    /// Where it has content. What is left out is zero, and holes of its files: who read them would fill them.
+    pub fn content(&self) -> io::Result<Vec<Extent>> {
+        let mut content = Vec::new();
+        for part in &self.parts {
+            let begin = part.file_offset;
+            for data in sealed::data(&part.file, begin, begin + part.place.len)? {
+                content.push(Extent {
+                    offset: part.place.offset + (data.offset - begin),
+                    len: data.len,
+                });
+            }
+        }
+        Ok(content)
+    }
+
+    /// Bytes from which its pages are mapped, holes included.
+    fn span(&self) -> u64 {
+        self.parts.iter().map(|part| part.place.len).sum()
     }
 
     /// Its parts, for a mapping that begins with them.
@@ -227,8 +250,8 @@ impl MemoryImage {
 
     fn whole(memory: &GuestMemory, private: &[Extent], make: impl FnOnce(u64) -> io::Result<File>) -> io::Result<Self> {
         let mapping = memory.mapping();
-        let content = mapping.without_zero_pages(&extent::union(&mapping.overlays(), private));
-        let writer = ImageWriter::with_file(extent::coarsen(&content, MAX_RUNS), make)?;
+        let content = mapping.without_zero_pages(&extent::union(&memory.untouched_content()?, private));
+        let writer = ImageWriter::with_file(ImageWriter::cut(&content), make)?;
         copy(mapping, &content, &writer)?;
         writer.finish()
     }
@@ -242,7 +265,7 @@ impl MemoryImage {
     ) -> io::Result<Self> {
         let runs = extent::coarsen(changed, MAX_CHANGED_RUNS);
         let few = self.parts.len() + 2 * runs.len() <= MAX_PARTS;
-        if !few || 2 * extent::total(&runs) > self.size() {
+        if !few || 2 * extent::total(&runs) > self.span() {
             return Self::whole(memory, changed, make);
         }
         let mapping = memory.mapping();
@@ -331,7 +354,7 @@ mod tests {
         write(&parent, 3, 1);
         write(&parent, 900, 2);
         let image = MemoryImage::freeze(&parent).unwrap();
-        assert_eq!(image.size(), 2 * PAGE_SIZE);
+        assert_eq!(image.size().unwrap(), 2 * PAGE_SIZE);
         let clones = [clone_of(&image), clone_of(&image)];
         write(&clones[0], 3, 11);
         write(&clones[0], 500, 12);
@@ -413,8 +436,29 @@ mod tests {
             .overlay_file(10 * PAGE_SIZE, 2 * PAGE_SIZE, file.as_fd(), 0)
             .unwrap();
         let image = MemoryImage::freeze(&parent).unwrap();
-        assert_eq!(image.size(), 2 * PAGE_SIZE);
+        assert_eq!(image.size().unwrap(), 2 * PAGE_SIZE);
         assert_eq!(read(&clone_of(&image), 11), 9);
+    }
+
+    #[test]
+    fn holes_of_an_image_stay_holes_when_a_clone_is_frozen_and_saved() {
+        let parent = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        write(&parent, 3, 1);
+        write(&parent, 900, 2);
+        let image = MemoryImage::freeze(&parent).unwrap();
+        assert_eq!(image.parts.len(), 1, "the gap is narrow");
+        let clone = clone_of(&image);
+        write(&clone, 500, 3);
+        let before = image.size().unwrap();
+        let pages: Vec<u64> = clone
+            .content()
+            .unwrap()
+            .iter()
+            .map(|extent| extent.offset / PAGE_SIZE)
+            .collect();
+        assert_eq!(pages, [3, 500, 900]);
+        let second = MemoryImage::whole(&clone, &clone.private_pages().unwrap(), ImageWriter::new_file).unwrap();
+        assert_eq!((second.size().unwrap(), image.size().unwrap()), (3 * PAGE_SIZE, before));
     }
 
     #[test]

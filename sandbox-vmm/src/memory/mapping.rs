@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use super::HugePages;
 use super::extent::{self, Extent};
 use super::layout::PAGE_SIZE;
+use super::zero::ZeroTest;
 
 /// Host addresses are aligned to this, so that guest and host huge pages coincide, in bytes.
 pub(super) const HUGE_PAGE_SIZE: usize = 2 << 20;
@@ -195,30 +196,22 @@ impl HostMapping {
         Ok(())
     }
 
-    /// What is left of `extents` without the pages that are zero throughout.
+    /// What is left of `extents` without the pages that are zero throughout. Nothing may write to them meanwhile.
     pub fn without_zero_pages(&self, extents: &[Extent]) -> Vec<Extent> {
+        let test = ZeroTest::new();
         let mut left = Vec::new();
         for extent in extents {
+            if self.check(extent.offset, extent.len).is_err() {
+                continue;
+            }
             for offset in (extent.offset..extent.end()).step_by(PAGE_SIZE as usize) {
-                if self.check(offset, PAGE_SIZE).is_ok() && !self.is_zero_page(offset) {
+                // SAFETY: the page was checked to lie inside this mapping, which is readable and starts at a page.
+                if !unsafe { test.is_zero(self.start.add(offset as usize)) } {
                     extent::push_page(&mut left, offset);
                 }
             }
         }
         left
-    }
-
-    fn is_zero_page(&self, offset: u64) -> bool {
-        static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
-        // SAFETY: the caller has checked that the page lies inside this mapping; a comparison by the C library makes no
-        // reference into guest memory.
-        unsafe {
-            libc::memcmp(
-                self.as_ptr().add(offset as usize).cast(),
-                ZEROS.as_ptr().cast(),
-                ZEROS.len(),
-            ) == 0
-        }
     }
 
     /// Whether a range of whole pages lies inside.

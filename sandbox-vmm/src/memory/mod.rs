@@ -8,6 +8,7 @@ mod pieces;
 pub(crate) mod sealed;
 mod touched;
 pub mod userfault;
+mod zero;
 
 use std::io;
 use std::ops::Deref;
@@ -132,6 +133,19 @@ impl GuestMemory {
     /// The pages that are this guest's own, beside its image.
     pub fn private_pages(&self) -> io::Result<Vec<Extent>> {
         self.mapping().private_pages()
+    }
+
+    /// Where there is content that nobody has touched yet: of the image, or of files that lie over the memory.
+    fn untouched_content(&self) -> io::Result<Vec<Extent>> {
+        match self.image() {
+            Some(image) => image.content(),
+            None => Ok(self.mapping().overlays()),
+        }
+    }
+
+    /// The pages that may have content. Nothing may touch them meanwhile.
+    pub fn content(&self) -> io::Result<Vec<Extent>> {
+        Ok(extent::union(&self.untouched_content()?, &self.private_pages()?))
     }
 
     /// Gives the guest's own pages up for the same content in `image`.

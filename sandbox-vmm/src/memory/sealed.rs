@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 
+use super::extent::Extent;
+
 /// Everything is forbidden for good, further changes to the seals as well: a private mapping of the file can neither
 /// see another content nor lose a page (which would be SIGBUS for the process).
 const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
@@ -70,6 +72,37 @@ pub(crate) fn create(name: &CStr, len: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// What of the bytes from `from` to `to`, both multiples of the page size, is no hole. It moves the file's position, which
+/// nobody reads from.
+pub(crate) fn data(file: &File, from: u64, to: u64) -> io::Result<Vec<Extent>> {
+    let mut found = Vec::new();
+    let mut position = from;
+    while position < to {
+        let Some(begin) = seek(file, position, libc::SEEK_DATA)?.filter(|begin| *begin < to) else {
+            break;
+        };
+        // Behind the last byte there is a hole.
+        let end = seek(file, begin, libc::SEEK_HOLE)?.unwrap_or(to).min(to);
+        found.push(Extent {
+            offset: begin,
+            len: end - begin,
+        });
+        position = end;
+    }
+    Ok(found)
+}
+
+/// `None` where there is nothing of the kind any more.
+fn seek(file: &File, position: u64, what: libc::c_int) -> io::Result<Option<u64>> {
+    // SAFETY: the call has no pointer arguments; the descriptor is open for as long as `file`.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), position as libc::off_t, what) };
+    match (u64::try_from(found), io::Error::last_os_error()) {
+        (Ok(found), _) => Ok(Some(found)),
+        (Err(_), error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        (Err(_), error) => Err(error),
+    }
+}
+
 /// Forbids every further change.
 pub(crate) fn seal(file: &File) -> io::Result<()> {
     // SAFETY: the call has no pointer arguments; the descriptor is open for as long as `file`.
@@ -101,6 +134,25 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+
+    #[test]
+    fn holes_are_no_data() {
+        let page = |first: u64, count: u64| Extent {
+            offset: first * 4096,
+            len: count * 4096,
+        };
+        let file = create(c"test", 100 * 4096).unwrap();
+        assert_eq!(data(&file, 0, 100 * 4096).unwrap(), []);
+        for place in [page(0, 1), page(7, 3), page(99, 1)] {
+            file.write_all_at(&vec![1; place.len as usize], place.offset).unwrap();
+        }
+        assert_eq!(
+            data(&file, 0, 100 * 4096).unwrap(),
+            [page(0, 1), page(7, 3), page(99, 1)]
+        );
+        assert_eq!(data(&file, 8 * 4096, 99 * 4096).unwrap(), [page(8, 2)]);
+        assert_eq!(data(&file, 20 * 4096, 30 * 4096).unwrap(), []);
+    }
 
     #[test]
     fn a_sealed_file_can_be_neither_written_nor_resized() {

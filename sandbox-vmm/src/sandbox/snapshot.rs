@@ -14,7 +14,7 @@ use super::clone::{Berth, Original};
 use super::shared::Shared;
 use crate::assemble::MemorySource;
 use crate::memory::GuestMemory;
-use crate::memory::extent::{self, Extent};
+use crate::memory::extent::Extent;
 use crate::memory::userfault::Userfault;
 use crate::snapshot::draft::{Draft, unwritten};
 use crate::snapshot::folder::Folder;
@@ -77,11 +77,10 @@ pub fn is_kept(captured: &Captured<'_>, identity: Identity) {
 
 /// The pages that a guest's memory may have content in.
 fn content(memory: &GuestMemory) -> Result<Vec<Extent>> {
-    let private = memory.private_pages().map_err(|error| {
+    memory.content().map_err(|error| {
         let context = "cannot read the memory map of this process";
         Error::new(ErrorKind::HostFailure, context).with_source(error)
-    })?;
-    Ok(extent::union(&memory.mapping().overlays(), &private))
+    })
 }
 
 /// A snapshot folder that was found fit to be restored here, and what its clone has of its own.

@@ -91,7 +91,7 @@ impl ImageStore {
                     image: Arc::clone(&image),
                     verified: verify == Verify::Full,
                 });
-                self.keep(&key, image.size());
+                self.keep(&key, image.size().unwrap_or(MAX_BYTES + 1));
                 Ok(image)
             }
             other => {

@@ -148,6 +148,7 @@ const CALLS: &[Allowed] = allowed! {
     SYS_madvise, ALL;
     SYS_mincore, CONTROL;
     SYS_sysinfo, CONTROL;
+    SYS_lseek, CONTROL;
     SYS_brk, ALL;
     // Threads, locks, signals, time.
     SYS_futex, ALL;
