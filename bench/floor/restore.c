@@ -6,46 +6,9 @@
 // IMAGE: as for floor.c. Prints a line per round with real and processor time in nanoseconds from the first call: to the
 // first entry, to the first exit, to all closed.
 #define _GNU_SOURCE
-#include <elf.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
+#include "guest.h"
 
-enum { MEMORY = 128 << 20, CPUID_ENTRIES = 256, MSRS_MAXIMUM = 512, CHIPS = 3 };
-enum { GDT = 0x500, BOOT_PARAMS = 0x7000, STACK = 0x8ff0, PML4 = 0x9000, PDPT = 0xa000, PD = 0xb000, CMDLINE = 0x20000 };
-
-struct stamp {
-    uint64_t real, cpu;
-};
-
-static uint64_t clock_ns(clockid_t id) {
-    struct timespec t;
-    clock_gettime(id, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-static struct stamp now(void) {
-    return (struct stamp){clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_PROCESS_CPUTIME_ID)};
-}
-
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
-
-static int call(int fd, unsigned long request, void *argument, const char *what) {
-    int result = ioctl(fd, request, argument);
-    if (result < 0) die(what);
-    return result;
-}
+enum { MSRS_MAXIMUM = 512, CHIPS = 3 };
 
 // All that KVM knows of a VM with one vCPU.
 struct state {
@@ -85,35 +48,10 @@ static void give_back(struct machine *m, size_t run_size) {
     munmap(m->run, run_size), close(m->vcpu), close(m->vm), munmap(m->memory, MEMORY);
 }
 
-static struct kvm_segment segment(uint16_t selector, uint8_t type, uint8_t l, uint8_t db) {
-    return (struct kvm_segment){.base = 0, .limit = 0xffffffff, .selector = selector, .type = type, .present = 1,
-                                .s = 1, .l = l, .db = db, .g = 1};
-}
-
 // Boots the image as far as its first exit.
 static void boot(struct machine *m, const uint8_t *image) {
-    const Elf64_Ehdr *header = (const void *)image;
-    const Elf64_Phdr *segments = (const void *)(image + header->e_phoff);
-    for (int i = 0; i < header->e_phnum; i++)
-        if (segments[i].p_type == PT_LOAD)
-            memcpy(m->memory + segments[i].p_paddr, image + segments[i].p_offset, segments[i].p_filesz);
-    uint64_t gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x008f8b000000ffff};
-    memcpy(m->memory + GDT, gdt, sizeof gdt);
-    *(uint64_t *)(m->memory + PML4) = PDPT | 3;
-    *(uint64_t *)(m->memory + PDPT) = PD | 3;
-    for (uint64_t i = 0; i < 512; i++) ((uint64_t *)(m->memory + PD))[i] = (i << 21) | 0x83;
-    *(uint32_t *)(m->memory + BOOT_PARAMS + 0x228) = CMDLINE;
-    struct kvm_sregs s;
-    call(m->vcpu, KVM_GET_SREGS, &s, "KVM_GET_SREGS");
-    s.cs = segment(0x10, 11, 1, 0);
-    s.ds = s.es = s.fs = s.gs = s.ss = segment(0x18, 3, 0, 1);
-    s.tr = segment(0x20, 11, 0, 0);
-    s.tr.s = 0;
-    s.gdt.base = GDT, s.gdt.limit = 39;
-    s.cr3 = PML4, s.cr4 |= 1 << 5, s.cr0 |= 0x80000001, s.efer |= 0x500;
-    call(m->vcpu, KVM_SET_SREGS, &s, "KVM_SET_SREGS");
-    struct kvm_regs r = {.rip = header->e_entry, .rsp = STACK, .rbp = STACK, .rsi = BOOT_PARAMS, .rflags = 2};
-    call(m->vcpu, KVM_SET_REGS, &r, "KVM_SET_REGS");
+    boot_data(m->memory);
+    long_mode(m->vcpu, load(m->memory, image));
     call(m->vcpu, KVM_RUN, 0, "KVM_RUN");
     m->run->immediate_exit = 1;
     ioctl(m->vcpu, KVM_RUN, 0); // Completes the exit; it ends with EINTR.
@@ -184,12 +122,12 @@ static void round_trip(int kvm, int memory, struct state *state, size_t run_size
 int main(int argc, char **argv) {
     if (argc != 3) return fprintf(stderr, "usage: %s IMAGE ROUNDS\n", argv[0]), 2;
     int file = open(argv[1], O_RDONLY | O_CLOEXEC);
-    struct stat status;
-    if (file < 0 || fstat(file, &status) < 0) die(argv[1]);
-    uint8_t *image = mmap(0, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+    if (file < 0) die(argv[1]);
+    size_t size;
+    uint8_t *image = map(file, &size);
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     int memory = memfd_create("memory", MFD_CLOEXEC);
-    if (image == MAP_FAILED || kvm < 0 || memory < 0 || ftruncate(memory, MEMORY) < 0) die("/dev/kvm");
+    if (kvm < 0 || memory < 0 || ftruncate(memory, MEMORY) < 0) die("/dev/kvm");
     static struct state state;
     state.cpuid = calloc(1, sizeof *state.cpuid + CPUID_ENTRIES * sizeof(struct kvm_cpuid_entry2));
     state.cpuid->nent = CPUID_ENTRIES;
