@@ -71,15 +71,16 @@ fn live_and_die(round: usize) {
     }
 }
 
-/// Sandboxes that were dropped without waiting are gone when no thread, descriptor or process of theirs is left.
-fn await_end(expected: Holdings) {
+/// Waits until this process holds what is asked for: sandboxes that were dropped without waiting are given back
+/// meanwhile.
+fn await_holdings(expected: impl Fn(&Holdings) -> bool) -> Holdings {
     let started = std::time::Instant::now();
     loop {
         let held = holdings();
-        if held.threads <= expected.threads && held.descriptors <= expected.descriptors && held.children == 0 {
-            return;
+        if expected(&held) {
+            return held;
         }
-        assert!(started.elapsed() < PATIENCE, "{held:?} with {expected:?} expected");
+        assert!(started.elapsed() < PATIENCE, "{held:?}");
         std::thread::yield_now();
     }
 }
@@ -92,21 +93,16 @@ fn hundreds_of_sandboxes_leave_nothing_behind() {
     }
     runtime().kvm().unwrap();
     let at_first = holdings();
-    // Fills the caches that live as long as the process: kernel store, allocator, thread stacks.
+    // Fills the caches that live as long as the process: kernel store, allocator, thread stacks. A sandbox's last thread
+    // ends when all else of it is given back.
     (0..16).for_each(live_and_die);
-    await_end(Holdings {
-        // Kernels in the store.
-        descriptors: at_first.descriptors + 4,
-        ..at_first
-    });
-    let before = holdings();
+    let before = await_holdings(|held| held.threads == at_first.threads && held.children == 0);
     let rounds = if has_time() { 1000 } else { 200 };
     (0..rounds).for_each(live_and_die);
-    await_end(before);
-    let after = holdings();
-    // What the first sixteen had left to give back when they were counted may be gone by now.
-    assert!(after.descriptors <= before.descriptors, "{before:?} {after:?}");
-    assert!(after.threads <= before.threads, "{before:?} {after:?}");
-    assert!(after.mappings <= before.mappings + 8, "{before:?} {after:?}");
+    let after = await_holdings(|held| {
+        (held.descriptors, held.threads, held.children) == (before.descriptors, before.threads, 0)
+    });
+    // The C library keeps stacks of ended threads, as many as ever ended at a time.
+    assert!(after.mappings <= before.mappings + 40, "{before:?} {after:?}");
     assert!(after.resident <= before.resident + (1 << 20), "{before:?} {after:?}");
 }
