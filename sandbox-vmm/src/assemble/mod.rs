@@ -37,6 +37,7 @@ use crate::machine::host::{KvmError, KvmHost};
 use crate::machine::shell::{Shell, ShellKind, Shells};
 use crate::machine::vcpu::Vcpu;
 use crate::machine::vm::{Chipset, GsiLine, Vm};
+use crate::memory::fault_server::FaultServer;
 use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, HugePages};
 use crate::random::random_bytes;
@@ -181,15 +182,17 @@ pub fn assemble(
     let memory = vm.memory().clone();
     let handover = Handover {
         kernel: &opened.kernel,
-        placement: kernel_placement(kind.huge_pages),
+        huge_pages: kind.huge_pages,
+        may_serve_faults: spec.isolation == Isolation::InProcess,
         initrd: opened.initrd.as_deref(),
         cmdline: &draft.cmdline,
         slots: &draft.slots,
         vcpus: spec.vcpus,
     };
-    let entry = load(&memory, plan, draft.protocol, &handover, &library.tables)?;
+    let (entry, loader) = load(&memory, plan, draft.protocol, &handover, &library.tables)?;
     recorder.record(Phase::KernelLoaded);
     let mut machine = new_machine(host, vm, (plan.ports, plan.renewal), outlets);
+    machine.loader = loader;
     let counters = devices.install(&mut machine, &draft.slots);
     recorder.record(Phase::DevicesReady);
     let vcpus = tell_vcpus(host, vcpus, draft)?;
@@ -242,6 +245,7 @@ fn new_machine(host: &KvmHost, vm: Arc<Vm>, (ports, renewal): (PortMap, Channel)
         power_button: has_power_button(renewal).then(|| GsiLine::new(Arc::clone(&vm), POWER_BUTTON_GSI)),
         vm,
         pager: None,
+        loader: None,
     }
 }
 
@@ -363,9 +367,9 @@ fn huge_pages_of(spec: &SandboxSpec, dense_memory: bool) -> HugePages {
     }
 }
 
-/// A kernel in huge pages is copied: a mapped page can only be a small one, and Linux rewrites most of its own text when
-/// it starts, at the price of several page faults for each. In small pages it is mapped: the first instruction comes
-/// sooner, and what is not written is shared.
+/// A kernel in huge pages is copied, if it cannot come on demand: a mapped page can only be a small one, and Linux
+/// rewrites most of its own text when it starts, at the price of several page faults for each. In small pages it is
+/// mapped: the first instruction comes sooner, and what is not written is shared.
 fn kernel_placement(huge_pages: HugePages) -> Placement {
     match huge_pages {
         HugePages::Never => Placement::Mapped,
@@ -375,8 +379,10 @@ fn kernel_placement(huge_pages: HugePages) -> Placement {
 
 /// What goes into guest memory before it runs.
 struct Handover<'a> {
-    kernel: &'a StoredKernel,
-    placement: Placement,
+    kernel: &'a Arc<StoredKernel>,
+    huge_pages: HugePages,
+    /// Whether this process could have the right to; a worker's walls leave it none.
+    may_serve_faults: bool,
     initrd: Option<&'a StoredInitrd>,
     cmdline: &'a CommandLine,
     slots: &'a [Slot],
@@ -389,10 +395,10 @@ fn load(
     protocol: Protocol,
     handover: &Handover<'_>,
     tables: &TableCache,
-) -> Result<Entry> {
+) -> Result<(Entry, Option<FaultServer>)> {
     let failed = |error| boot_error(error, &fields(plan));
     let image = handover.kernel.image();
-    boot::load::load_with(handover.kernel, memory, handover.placement).map_err(failed)?;
+    let loader = load_kernel(memory, handover).map_err(failed)?;
     let initrd = handover
         .initrd
         .map(|initrd| boot::initrd::load_stored(initrd, image, memory));
@@ -407,7 +413,20 @@ fn load(
         rsdp,
         memory_map: plan.memory_map,
     };
-    boot::prepare(memory, protocol, &parameters).map_err(failed)
+    let entry = boot::prepare(memory, protocol, &parameters).map_err(failed)?;
+    Ok((entry, loader))
+}
+
+/// In huge pages a kernel comes on demand where this process may serve page faults, and is copied where not.
+fn load_kernel(memory: &GuestMemory, handover: &Handover<'_>) -> std::result::Result<Option<FaultServer>, BootError> {
+    if handover.may_serve_faults && handover.huge_pages == HugePages::Transparent {
+        match boot::loader::load_on_demand(handover.kernel, memory) {
+            Ok(server) => return Ok(Some(server)),
+            Err(error) => tracing::debug!(%error, "the kernel is copied ahead of time"),
+        }
+    }
+    let placement = kernel_placement(handover.huge_pages);
+    boot::load::load_with(handover.kernel, memory, placement).map(|()| None)
 }
 
 fn write_acpi(memory: &GuestMemory, plan: &BootPlan<'_>, handover: &Handover<'_>, tables: &TableCache) -> Result<u64> {

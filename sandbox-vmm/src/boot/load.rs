@@ -14,12 +14,18 @@ pub fn load(kernel: &StoredKernel, memory: &GuestMemory) -> Result<(), BootError
 
 /// Puts a kernel to its place in the way asked for.
 pub fn load_with(kernel: &StoredKernel, memory: &GuestMemory, placement: Placement) -> Result<(), BootError> {
+    check_room(kernel, memory)?;
+    kernel.content().put(0, memory, placement, "the kernel")
+}
+
+/// Refuses a kernel that does not fit.
+pub(super) fn check_room(kernel: &StoredKernel, memory: &GuestMemory) -> Result<(), BootError> {
     let needed = kernel.image().end;
     let available = low_memory_end(memory);
-    if needed > available {
-        return Err(BootError::MemoryTooSmall { needed, available });
+    match needed <= available {
+        true => Ok(()),
+        false => Err(BootError::MemoryTooSmall { needed, available }),
     }
-    kernel.content().put(0, memory, placement, "the kernel")
 }
 
 /// End of the RAM below the 32-bit gap.

@@ -12,6 +12,7 @@ pub mod image;
 pub mod initrd;
 mod linux;
 pub mod load;
+pub mod loader;
 mod memory_map;
 mod open;
 mod pvh;

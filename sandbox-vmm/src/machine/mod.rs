@@ -23,6 +23,7 @@ use crate::devices::hvt::Hypercalls;
 use crate::devices::legacy::LegacyDevices;
 use crate::devices::mmio_bus::MmioBus;
 use crate::devices::virtio::{Shared, VirtioDevice};
+use crate::memory::fault_server::FaultServer;
 use crate::snapshot::pager::Pager;
 use vm::{GsiLine, Vm};
 
@@ -49,4 +50,6 @@ pub struct Machine {
     pub vm: Arc<Vm>,
     /// Serves the pages of a guest that is restored on demand.
     pub pager: Option<Pager>,
+    /// Serves the pages of a kernel that comes on demand.
+    pub loader: Option<FaultServer>,
 }

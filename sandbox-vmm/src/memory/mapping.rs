@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::HugePages;
 use super::extent::{self, Extent};
@@ -14,7 +14,7 @@ use super::layout::PAGE_SIZE;
 use super::zero::ZeroTest;
 
 /// Host addresses are aligned to this, so that guest and host huge pages coincide, in bytes.
-pub(super) const HUGE_PAGE_SIZE: usize = 2 << 20;
+pub const HUGE_PAGE_SIZE: usize = 2 << 20;
 
 /// This process's page map, for one that cannot open it when it needs it.
 static PAGEMAP: OnceLock<File> = OnceLock::new();
@@ -39,7 +39,14 @@ pub struct HostMapping {
     pub(super) len: usize,
     pub(super) huge_pages: HugePages,
     /// Where files lie over the anonymous pages.
-    pub(super) overlays: Mutex<Vec<Extent>>,
+    pub(super) overlays: Mutex<Overlays>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Overlays {
+    pub(super) extents: Vec<Extent>,
+    /// Everything was replaced once; what was to come into the mapping before that must not come any more.
+    pub(super) cleared: bool,
 }
 
 // SAFETY: the mapping is plain memory owned by this value; whoever reads or writes through the pointer does so with
@@ -82,7 +89,7 @@ impl HostMapping {
             start,
             len,
             huge_pages,
-            overlays: Mutex::new(Vec::new()),
+            overlays: Mutex::default(),
         };
         mapping.advise()?;
         Ok(mapping)
@@ -96,6 +103,14 @@ impl HostMapping {
     /// Length in bytes.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// All of it.
+    pub(super) fn whole(&self) -> Extent {
+        Extent {
+            offset: 0,
+            len: self.len as u64,
+        }
     }
 
     /// True for a mapping of no bytes, which cannot be made.
@@ -128,8 +143,7 @@ impl HostMapping {
         match address {
             libc::MAP_FAILED => Err(io::Error::last_os_error()),
             _ => {
-                let mut overlays = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
-                *overlays = extent::union(&overlays, &[Extent { offset, len }]);
+                self.note_content(&[Extent { offset, len }]);
                 Ok(())
             }
         }
@@ -138,17 +152,59 @@ impl HostMapping {
     /// Where there is content that nobody needs to have touched: files lie over the anonymous pages, or pages come when
     /// they are asked for.
     pub fn overlays(&self) -> Vec<Extent> {
-        self.overlays.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_overlays().extents.clone()
     }
 
     /// Has these pages count as content though nobody has touched them: they come when they are.
     pub fn note_content(&self, extents: &[Extent]) {
-        let mut overlays = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
-        *overlays = extent::union(&overlays, extents);
+        let mut overlays = self.lock_overlays();
+        overlays.extents = extent::union(&overlays.extents, extents);
+    }
+
+    fn lock_overlays(&self) -> MutexGuard<'_, Overlays> {
+        self.overlays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the pages of `source`, which has zero pages afterwards, to `offset`, a multiple of the huge page's size.
+    /// For whoever looks it happens at once. Nothing happens to a mapping that was cleared.
+    pub fn take_pages(&self, offset: u64, source: &HostMapping) -> io::Result<()> {
+        self.check(offset, source.len as u64)?;
+        let overlays = self.lock_overlays();
+        if overlays.cleared {
+            return Ok(());
+        }
+        // SAFETY: both ranges belong to these mappings, the target as was checked; the source stays mapped, and what the
+        // target had is replaced. No Rust reference into either exists.
+        let address = unsafe {
+            libc::mremap(
+                source.as_ptr().cast(),
+                source.len,
+                source.len,
+                libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP,
+                self.as_ptr().add(offset as usize),
+            )
+        };
+        drop(overlays);
+        match address {
+            libc::MAP_FAILED => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has these pages be small ones, whatever the rest is; a hint.
+    pub fn advise_small_pages(&self, extent: Extent) -> io::Result<()> {
+        self.check(extent.offset, extent.len)?;
+        // SAFETY: the range was checked to lie inside this mapping; the advice changes no content, and may be refused.
+        unsafe {
+            let start = self.as_ptr().add(extent.offset as usize);
+            libc::madvise(start.cast(), extent.len as usize, libc::MADV_NOHUGEPAGE);
+        }
+        Ok(())
     }
 
     /// Replaces everything by fresh zero pages.
     pub fn clear(&self) -> io::Result<()> {
+        let mut overlays = self.lock_overlays();
         // SAFETY: the range is this mapping's own; MAP_FIXED replaces exactly that. No Rust reference into guest memory
         // exists (vm-memory uses raw accesses).
         let address = unsafe {
@@ -164,7 +220,9 @@ impl HostMapping {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        self.overlays.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        overlays.extents.clear();
+        overlays.cleared = true;
+        drop(overlays);
         self.advise()
     }
 

@@ -1,6 +1,7 @@
 //! Guest memory: one private mapping per guest, cut into vm-memory regions.
 
 pub mod extent;
+pub mod fault_server;
 pub mod image;
 pub mod layout;
 mod mapping;
@@ -22,7 +23,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 use extent::Extent;
 use image::MemoryImage;
 use layout::{PAGE_SIZE, RamRange};
-pub use mapping::{HostMapping, keep_pagemap_open};
+pub use mapping::{HUGE_PAGE_SIZE, HostMapping, keep_pagemap_open};
 
 /// vm-memory's view of guest RAM. The bitmap, where there is one, logs the pages that our own devices wrote, which
 /// KVM's dirty log does not see.

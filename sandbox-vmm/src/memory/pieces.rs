@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::HugePages;
 use super::extent::Extent;
-use super::mapping::{HUGE_PAGE_SIZE, HostMapping};
+use super::mapping::{HUGE_PAGE_SIZE, HostMapping, Overlays};
 
 /// How often room is looked for that another thread takes before it is used.
 const ATTEMPTS: u32 = 8;
@@ -57,7 +57,10 @@ impl HostMapping {
             start,
             len: size,
             huge_pages,
-            overlays: Mutex::new(pieces.iter().map(|piece| piece.place).collect()),
+            overlays: Mutex::new(Overlays {
+                extents: pieces.iter().map(|piece| piece.place).collect(),
+                cleared: false,
+            }),
         };
         for piece in pieces {
             if piece.place.offset < mapping.reservation_len as u64 || piece.place.end() > len {

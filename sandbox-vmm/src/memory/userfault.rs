@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::HostMapping;
+use super::extent::Extent;
 use super::layout::PAGE_SIZE;
 
 const UFFD_API: u64 = 0xaa;
@@ -12,6 +13,7 @@ const USERFAULTFD_IOC_NEW: libc::c_ulong = 0xaa00;
 const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
 const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
 const UFFDIO_UNREGISTER: libc::c_ulong = 0x8010_aa01;
+const UFFDIO_WAKE: libc::c_ulong = 0x8010_aa02;
 const UFFDIO_COPY: libc::c_ulong = 0xc028_aa03;
 const UFFDIO_ZEROPAGE: libc::c_ulong = 0xc020_aa04;
 const REGISTER_MODE_MISSING: u64 = 1;
@@ -56,12 +58,13 @@ struct ZeroPage {
     zeroed: i64,
 }
 
-/// A mapping whose missing pages are asked for here.
+/// A mapping whose missing pages, or those of some parts, are asked for here.
 #[derive(Debug)]
 pub struct Userfault {
     file: File,
     start: u64,
     len: u64,
+    parts: Vec<Extent>,
 }
 
 impl Userfault {
@@ -70,7 +73,7 @@ impl Userfault {
     /// # Errors
     /// A kernel without userfaultfd, or a process without the right to serve faults of the kernel (KVM's are).
     pub fn register(mapping: &HostMapping) -> io::Result<Self> {
-        Self::over(open()?, mapping)
+        Self::over(open()?, mapping, &[mapping.whole()])
     }
 
     /// The same for a process that cannot open `device`, which it was handed.
@@ -78,14 +81,23 @@ impl Userfault {
     /// # Errors
     /// As [`Userfault::register`].
     pub fn register_by(device: &File, mapping: &HostMapping) -> io::Result<Self> {
-        Self::over(made(made_by(device))?, mapping)
+        Self::over(made(made_by(device))?, mapping, &[mapping.whole()])
     }
 
-    fn over(file: File, mapping: &HostMapping) -> io::Result<Self> {
+    /// Takes over the missing pages of these parts of `mapping`, which must outlive this.
+    ///
+    /// # Errors
+    /// As [`Userfault::register`].
+    pub fn register_parts(mapping: &HostMapping, parts: &[Extent]) -> io::Result<Self> {
+        Self::over(open()?, mapping, parts)
+    }
+
+    fn over(file: File, mapping: &HostMapping, parts: &[Extent]) -> io::Result<Self> {
         let userfault = Self {
             file,
             start: mapping.as_ptr() as u64,
             len: mapping.len() as u64,
+            parts: parts.to_vec(),
         };
         let mut api = Api {
             api: UFFD_API,
@@ -93,12 +105,14 @@ impl Userfault {
             ioctls: 0,
         };
         userfault.call(UFFDIO_API, &mut api)?;
-        let mut register = Register {
-            range: userfault.range(),
-            mode: REGISTER_MODE_MISSING,
-            ioctls: 0,
-        };
-        userfault.call(UFFDIO_REGISTER, &mut register)?;
+        for part in parts {
+            let mut register = Register {
+                range: userfault.range(*part),
+                mode: REGISTER_MODE_MISSING,
+                ioctls: 0,
+            };
+            userfault.call(UFFDIO_REGISTER, &mut register)?;
+        }
         Ok(userfault)
     }
 
@@ -167,16 +181,22 @@ impl Userfault {
 
     /// Gives the missing pages up: whoever waits goes on, with zeros.
     pub fn give_up(&self) {
-        let mut range = self.range();
-        if let Err(error) = self.call(UFFDIO_UNREGISTER, &mut range) {
-            tracing::error!(%error, "page faults are served no more and cannot be given up");
+        for part in &self.parts {
+            if let Err(error) = self.call(UFFDIO_UNREGISTER, &mut self.range(*part)) {
+                tracing::error!(%error, "page faults are served no more and cannot be given up");
+            }
         }
     }
 
-    fn range(&self) -> Range {
+    /// Lets go on who waits for pages of `extent`, which are there in another way.
+    pub fn wake(&self, extent: Extent) -> io::Result<()> {
+        self.call(UFFDIO_WAKE, &mut self.range(extent))
+    }
+
+    fn range(&self, extent: Extent) -> Range {
         Range {
-            start: self.start,
-            len: self.len,
+            start: self.start + extent.offset,
+            len: extent.len,
         }
     }
 

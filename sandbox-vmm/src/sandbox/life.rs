@@ -119,13 +119,17 @@ impl Life {
     /// for a page.
     fn listen_to_pager(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
+        let report = move |what| {
+            if let Some(life) = weak.upgrade() {
+                life.end(host_fault(what));
+            }
+        };
         self.with_machine(|machine| {
             if let Some(pager) = &machine.pager {
-                pager.on_failure(Box::new(move |what| {
-                    if let Some(life) = weak.upgrade() {
-                        life.end(host_fault(what));
-                    }
-                }));
+                pager.on_failure(Box::new(report.clone()));
+            }
+            if let Some(loader) = &machine.loader {
+                loader.on_failure(Box::new(report));
             }
         });
     }

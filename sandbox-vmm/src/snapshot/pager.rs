@@ -4,25 +4,23 @@
 //! beside the snapshot; later restores read these ahead, in the order in which they were wanted, whenever nobody waits.
 //! The list is a hint: what it says is checked to be pages of the snapshot, and a missing or damaged one is made anew.
 //!
-//! The thread that serves needs no lock and no device: whoever waits for a page, a vCPU or a device, is served. When it
-//! cannot read a page any more, because the file was cut or its disk is gone, the sandbox fails, and nobody hangs.
+//! When a page cannot be read any more, because the file was cut or its disk is gone, the sandbox fails, and nobody
+//! hangs.
 
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
 
 use sandbox_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::files::read_bounded;
 use super::memory_file::MemoryFile;
 use super::section::{Identity, SectionKind, SectionState, StateFile, StateWriter};
 use crate::memory::GuestMemory;
 use crate::memory::extent::{self, Extent};
+use crate::memory::fault_server::{self, FaultServer, FaultService, OnFailure, Woken};
 use crate::memory::layout::PAGE_SIZE;
 use crate::memory::userfault::Userfault;
 
@@ -36,7 +34,6 @@ const MAX_RUNS: usize = 1 << 16;
 pub const MAX_BYTES: u64 = 2 << 20;
 /// How much is read ahead before somebody who waits is looked for, in bytes.
 const AHEAD: u64 = 64 << 10;
-const STACK_SIZE: usize = 128 << 10;
 
 /// The pages that a guest asked for, in that order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,31 +85,8 @@ pub struct Paging {
     pub list: Box<dyn ListStore>,
 }
 
-/// What is called when pages cannot be served any more.
-type OnFailure = Box<dyn Fn(String) + Send + Sync>;
-
 /// The thread that serves a guest's missing pages, until this is dropped.
-pub struct Pager {
-    thread: Option<JoinHandle<()>>,
-    stop: Arc<EventFd>,
-    failure: Arc<Failure>,
-}
-
-#[derive(Default)]
-struct Failure {
-    report: OnceLock<OnFailure>,
-    /// What happened before there was anybody to tell.
-    untold: Mutex<Option<String>>,
-}
-
-impl Failure {
-    fn happened(&self, what: String) {
-        match self.report.get() {
-            Some(report) => report(what),
-            None => *self.untold.lock().unwrap_or_else(PoisonError::into_inner) = Some(what),
-        }
-    }
-}
+pub struct Pager(FaultServer);
 
 impl Pager {
     /// Serves the pages of `memory`, which is fresh, by `userfault`, on a thread that does `first` before.
@@ -130,8 +104,6 @@ impl Pager {
             .iter()
             .fold(Vec::new(), |sum, file| extent::union(&sum, file.extents()));
         memory.mapping().note_content(&stored);
-        let stop = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(no_thread)?;
-        let (stop, failure) = (Arc::new(stop), Arc::<Failure>::default());
         let ahead = list
             .read()
             .and_then(|bytes| parse_list(&bytes, identity, memory.size()));
@@ -144,44 +116,12 @@ impl Pager {
             list,
             identity,
         };
-        let (stopped, failed) = (Arc::clone(&stop), Arc::clone(&failure));
-        let thread = thread::Builder::new()
-            .name("sandbox-pager".to_owned())
-            .stack_size(STACK_SIZE)
-            .spawn(move || {
-                first();
-                service.run(&stopped, &failed);
-            })
-            .map_err(no_thread)?;
-        Ok(Self {
-            thread: Some(thread),
-            stop,
-            failure,
-        })
+        FaultServer::start(service, first).map(Self).map_err(no_thread)
     }
 
     /// Has `report` called when pages cannot be served any more, at once if that is so already.
     pub fn on_failure(&self, report: OnFailure) {
-        if self.failure.report.set(report).is_ok()
-            && let Some(what) = self
-                .failure
-                .untold
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-        {
-            self.failure.happened(what);
-        }
-    }
-}
-
-impl Drop for Pager {
-    fn drop(&mut self) {
-        // An eventfd that is full is readable all the same.
-        let _ = self.stop.write(1);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the pager panicked");
-        }
+        self.0.on_failure(report);
     }
 }
 
@@ -204,21 +144,7 @@ struct Service {
     identity: Identity,
 }
 
-/// What the thread was woken by.
-enum Woken {
-    Stop,
-    Fault,
-    Nothing,
-}
-
-impl Service {
-    fn run(mut self, stop: &EventFd, failure: &Failure) {
-        if let Err(error) = self.serve(stop) {
-            failure.happened(format!("the guest's memory cannot be read from its snapshot ({error})"));
-            self.userfault.give_up();
-        }
-    }
-
+impl FaultService for Service {
     fn serve(&mut self, stop: &EventFd) -> io::Result<()> {
         loop {
             match self.wait(stop)? {
@@ -234,6 +160,16 @@ impl Service {
         }
     }
 
+    fn userfault(&self) -> &Userfault {
+        &self.userfault
+    }
+
+    fn failed(&self) -> &'static str {
+        "the guest's memory cannot be read from its snapshot"
+    }
+}
+
+impl Service {
     /// Waits for as long as there is nothing else to do.
     fn wait(&self, stop: &EventFd) -> io::Result<Woken> {
         let patience = match (self.ahead.is_empty(), &self.recorded) {
@@ -241,21 +177,7 @@ impl Service {
             (true, Some(recorded)) if !recorded.is_empty() => QUIET,
             (true, _) => -1,
         };
-        let descriptor = |fd| libc::pollfd {
-            fd,
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let mut descriptors = [descriptor(stop.as_raw_fd()), descriptor(self.userfault.fd())];
-        // SAFETY: the array is as long as is said, and lives for the call.
-        let count = unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, patience) };
-        match io::Error::last_os_error() {
-            error if count < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ if count > 0 && descriptors[0].revents != 0 => Ok(Woken::Stop),
-            _ if count > 0 => Ok(Woken::Fault),
-            _ if count < 0 => self.wait(stop),
-            _ => Ok(Woken::Nothing),
-        }
+        fault_server::wait(stop, &self.userfault, patience)
     }
 
     fn serve_fault(&mut self, offset: u64) -> io::Result<()> {

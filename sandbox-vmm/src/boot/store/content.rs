@@ -11,8 +11,8 @@ use vm_memory::{Bytes, GuestAddress};
 use super::extents::{BLOCK_SIZE, Extent, backing_offset, page_extents, without_holes};
 use crate::boot::error::BootError;
 use crate::boot::image::{Segment, Source};
-use crate::memory::GuestMemory;
 use crate::memory::sealed::{self, View};
+use crate::memory::{GuestMemory, HostMapping};
 
 /// Contents up to this size are kept as bytes and copied, larger ones mapped: below it the copy is cheaper than the
 /// system call and the page faults of the mapping.
@@ -132,6 +132,32 @@ impl Content {
                         .write_slice(&bytes[range], GuestAddress(address))
                         .map_err(|source| BootError::GuestMemory { what, source })?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages that it fills, as address and length; `None` for a small one, which is always copied.
+    pub(in crate::boot) fn places(&self) -> Option<impl Iterator<Item = (u64, u64)>> {
+        match self.backing {
+            Backing::Bytes(_) => None,
+            Backing::Pages { .. } => Some(self.extents.iter().map(|extent| (extent.address, extent.len))),
+        }
+    }
+
+    /// Copies what stands from `address` on to the start of `target`, and as much as that takes.
+    pub(in crate::boot) fn copy_to(&self, address: u64, target: &HostMapping) -> io::Result<()> {
+        let bytes = match &self.backing {
+            Backing::Bytes(bytes) => bytes,
+            Backing::Pages { file, view } => view_of(file, view)?.bytes(),
+        };
+        let end = address + target.len() as u64;
+        for extent in &self.extents {
+            let from = extent.address.max(address);
+            let to = (extent.address + extent.len).min(end);
+            if from < to {
+                let start = extent.offset + (from - extent.address);
+                target.fill(from - address, &bytes[start as usize..(start + (to - from)) as usize])?;
             }
         }
         Ok(())
