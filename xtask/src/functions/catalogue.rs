@@ -22,6 +22,9 @@ const GO_FUNCTIONS: [&str; 8] = [
 const RUNTIMES: [&str; 2] = ["runc", "runsc"];
 /// As in the papers: one processor and 512 MiB for each instance.
 const MEMORY: u64 = 512 << 20;
+/// How long an instance may take to get ready, and a request wait for it, in milliseconds: an emulated processor takes its
+/// time.
+const PATIENCE_MS: u64 = 60_000;
 
 /// The document: `{"functions": [...]}`.
 pub(super) fn functions(folder: &Path, assets: &Path) -> Result<String> {
@@ -50,6 +53,7 @@ fn linux(folder: &Path, assets: &Path, language: Language, function: &str) -> Va
     json!({
         "name": format!("{function}-{}-linux", language.name()),
         "ready": "post",
+        "scale": {"start_ms": PATIENCE_MS, "queue_ms": PATIENCE_MS},
         "sandbox": {
             "guest": {"linux": {
                 "kernel": assets.join("cloud/vmlinux"),
@@ -73,6 +77,7 @@ fn container(folder: &Path, language: Language, function: &str, runtime: &str) -
     json!({
         "name": format!("{function}-{}-{runtime}", language.name()),
         "ready": "post",
+        "scale": {"start_ms": PATIENCE_MS, "queue_ms": PATIENCE_MS},
         "sandbox": {
             "guest": {"container": {
                 "runtime": runtime,

@@ -25,7 +25,7 @@ use support::{Answer, Folder, Platform, in_namespace, interfaces, skip};
 /// Names the folder of the functions.
 const FUNCTIONS: &str = "SANDBOX_TEST_FUNCTIONS";
 /// A matrix of 1024 rows takes its time on an emulated processor.
-const CALL_MS: u64 = 300_000;
+const CALL_MS: u64 = 540_000;
 
 /// The first mebibyte of a file.
 const PART: &str = "Range: bytes=0-1048575\r\n";
