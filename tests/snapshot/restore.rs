@@ -288,8 +288,9 @@ fn snapshots_that_cannot_be_taken_are_refused_and_leave_nothing() {
     Report::of(&*original);
 }
 
-/// Pages that the guest, or the host for it, writes again as they were: they count as changed.
-const WRITTEN_AS_BEFORE: usize = 2;
+/// Pages that count as written though their content is as before: where the processor walks the guest's page tables
+/// itself, it does so with the right to mark them, and the guest has three.
+const WRITTEN_AS_BEFORE: usize = 3;
 
 fn tracked() -> SandboxSpec {
     let mut spec = checker::spec();
@@ -332,12 +333,11 @@ fn differences_hold_the_pages_that_changed_and_few_besides() {
         }
         let stored = difference.iter().filter(|page| **page != [0; 4096]).count();
         let touched = after.iter().filter(|page| **page != [0; 4096]).count();
-        eprintln!("{stored} pages stored, {} changed, of {touched}", changed.len());
         assert!(
             stored <= changed.len() + WRITTEN_AS_BEFORE,
             "{stored} pages stored, {changed:?} changed"
         );
-        assert!(stored < touched, "{stored} pages of {touched}");
+        assert!(2 * stored <= touched, "{stored} pages of {touched}");
     }
 }
 
