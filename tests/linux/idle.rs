@@ -12,10 +12,6 @@ use super::support::network::{GUEST, in_namespace, network};
 /// How long the guest is watched. Linux's own timers go on meanwhile; the kernel serves them.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// Exits that an idle Linux makes by itself, with room: one or two a second were seen. None is answered by a thread of
-/// ours other than the vCPU's own.
-const EXITS_PER_SECOND: u64 = 5;
-
 /// How often the event loops in this thread's network namespace, which other tests do not share, went to sleep.
 fn event_loop_switches() -> Vec<u64> {
     let ours = fs::read_link("/proc/thread-self/ns/net").unwrap();
@@ -38,11 +34,12 @@ fn event_loop_switches() -> Vec<u64> {
 fn an_idle_linux_wakes_nothing_of_ours() {
     let Some(assets) = Assets::find() else { return };
     in_namespace(move || {
-        let mut spec = assets.shell(CLOUD, &format!("sandbox.net0={GUEST}/24"));
+        // IPv6 looks for routers for minutes, and an entropy device is asked every few seconds: what Linux sends to a device
+        // of its own accord is an exit, whatever we do.
+        let mut spec = assets.shell(CLOUD, &format!("ipv6.disable=1 sandbox.net0={GUEST}/24"));
         spec.networks = vec![network()];
-        spec.rng = true;
         let shell = Shell::boot(&spec);
-        // What a fresh network interface says of itself (IPv6 looks for its neighbours) is said by then.
+        // What a fresh network interface of the host says of itself is said by then.
         shell.run("sleep 10");
         // Nothing says when the console's driver has seen that its last byte is out.
         thread::sleep(Duration::from_secs(1));
@@ -52,11 +49,7 @@ fn an_idle_linux_wakes_nothing_of_ours() {
         let loops_here = usize::from(super::support::HOME == Isolation::InProcess);
         assert_eq!(before.1.len(), loops_here, "a tap needs an event loop");
         assert_eq!(before.1, after.1, "sleeps of the event loop");
-        let exits = after.0.unwrap() - before.0.unwrap();
-        assert!(
-            exits <= EXITS_PER_SECOND * WATCHED.as_secs(),
-            "{exits} exits to user space"
-        );
+        assert_eq!(before.0, after.0, "exits to user space");
         shell.power_off();
     });
 }
