@@ -166,7 +166,7 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
         carried: Vec::new(),
         functions: None,
         program_limit: Duration::from_secs(600),
-        emulated_limit: Duration::from_secs(1200),
+        emulated_limit: Duration::from_secs(2400),
     };
     run(workspace, places, plan)
 }
