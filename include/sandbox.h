@@ -161,7 +161,7 @@
 /**
  * Version of this interface, raised at every change of it: symbols, layouts, numbers.
  */
-#define SANDBOX_ABI_VERSION 2
+#define SANDBOX_ABI_VERSION 3
 
 /**
  * State: all resources are made; no guest code has run.
@@ -814,23 +814,24 @@ int32_t sandbox_cancel_free(sandbox_cancel_t cancel);
  *   library, which is also the parent of containers; `"user"`, the `[uid, gid]` that they become where the program is
  *   root; `"seccomp"`, false to leave their system calls unfiltered; `"idle"`, how many are kept ready;
  *   `"patience_ms"`, how long one may take for a call; `"cgroup"`, below which each gets its own.
- * - `"container"`: how containers are made: `"state"`, `"store"` and `"networks"`, folders; `"call_limit_ms"`, how long one command
- *   of a runtime may take; `"runsc_platform"`.
+ * - `"container"`: how containers are made: `"state"`, `"store"` and `"networks"`, folders; `"call_limit_ms"`, how
+ *   long one command of a runtime may take; `"runsc_platform"`.
  *
  * Thread-safety: any thread, any time. Does not block.
  */
-int32_t sandbox_runtime_open(const char *options,
-                             sandbox_runtime_t *runtime,
-                             sandbox_error_t *error);
+int32_t sandbox_runtime_open(const char *options, sandbox_runtime_t *runtime, sandbox_error_t *error);
 
 /**
  * Finds out what this host can do. `*report` is a JSON array with an object for each backend: `"backend"`, `"usable"`,
  * `"reasons"` why not or what is weaker than it could be, `"capabilities"` by name, and `"facts"`. The caller frees it
  * with `sandbox_text_free`.
  *
- * Thread-safety: any thread, any time. Takes milliseconds: it tries things out.
+ * Thread-safety: any thread, any time. Takes milliseconds: it tries things out. Each try has a deadline.
  */
-int32_t sandbox_runtime_probe(sandbox_runtime_t runtime, sandbox_text_t *report, sandbox_error_t *error);
+int32_t sandbox_runtime_probe(sandbox_runtime_t runtime,
+                              sandbox_cancel_t cancel,
+                              sandbox_text_t *report,
+                              sandbox_error_t *error);
 
 /**
  * Reads the kernel and the initial RAM disk that `spec` names ahead of time, so that the first sandbox made of them
@@ -957,9 +958,10 @@ int32_t sandbox_capabilities(sandbox_t sandbox, uint64_t *capabilities, sandbox_
  * Runs the guest: created → running. Returns when it is on its way; a guest that ends at once may be stopped already.
  * A failure leaves the state failed.
  *
- * Thread-safety: any thread, any time. Takes microseconds.
+ * Thread-safety: any thread, any time. Takes microseconds, and for a container as long as its runtime takes, which has
+ * a deadline. A start that is cancelled goes on behind.
  */
-int32_t sandbox_start(sandbox_t sandbox, sandbox_error_t *error);
+int32_t sandbox_start(sandbox_t sandbox, sandbox_cancel_t cancel, sandbox_error_t *error);
 
 /**
  * Waits for the spec's readiness check; at once true if it has none or has passed before. Running or paused.
@@ -974,16 +976,18 @@ int32_t sandbox_wait_ready(sandbox_t sandbox, int64_t timeout_ms, sandbox_cancel
 /**
  * Holds the guest: running → paused. When it returns, no guest instruction executes until `sandbox_resume`.
  *
- * Thread-safety: any thread, any time. Takes microseconds.
+ * Thread-safety: any thread, any time. Takes microseconds, and for a container as long as its runtime takes, which has
+ * a deadline. A pause that is cancelled goes on behind.
  */
-int32_t sandbox_pause(sandbox_t sandbox, sandbox_error_t *error);
+int32_t sandbox_pause(sandbox_t sandbox, sandbox_cancel_t cancel, sandbox_error_t *error);
 
 /**
  * Goes on: paused → running.
  *
- * Thread-safety: any thread, any time. Does not block.
+ * Thread-safety: any thread, any time. Takes microseconds, and for a container as long as its runtime takes, which has
+ * a deadline. A resumption that is cancelled goes on behind.
  */
-int32_t sandbox_resume(sandbox_t sandbox, sandbox_error_t *error);
+int32_t sandbox_resume(sandbox_t sandbox, sandbox_cancel_t cancel, sandbox_error_t *error);
 
 /**
  * Waits for the end. Any state: the exit status is kept for whoever asks, however late and however often. A sandbox

@@ -141,17 +141,17 @@ fn state(handle: u64) -> i32 {
 
 fn start(handle: u64) -> i32 {
     // SAFETY: null is allowed.
-    unsafe { c::sandbox_start(handle, ptr::null_mut()) }
+    unsafe { c::sandbox_start(handle, 0, ptr::null_mut()) }
 }
 
 fn pause(handle: u64) -> i32 {
     // SAFETY: null is allowed.
-    unsafe { c::sandbox_pause(handle, ptr::null_mut()) }
+    unsafe { c::sandbox_pause(handle, 0, ptr::null_mut()) }
 }
 
 fn resume(handle: u64) -> i32 {
     // SAFETY: null is allowed.
-    unsafe { c::sandbox_resume(handle, ptr::null_mut()) }
+    unsafe { c::sandbox_resume(handle, 0, ptr::null_mut()) }
 }
 
 fn wait(handle: u64) -> i32 {

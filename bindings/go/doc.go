@@ -9,7 +9,7 @@
 //	spec, err := sandbox.NewSpec(sandbox.Unikernel("web.elf"), sandbox.Memory(16<<20), sandbox.Ready("boot_port"))
 //	box, err := runtime.Create(ctx, spec)
 //	defer box.Close()
-//	err = box.Start()
+//	err = box.Start(ctx)
 //	err = box.WaitReady(ctx)
 //
 // # Contexts

@@ -43,7 +43,7 @@ func run(image string) error {
 		return err
 	}
 	defer box.Close()
-	if err := box.Start(); err != nil {
+	if err := box.Start(ctx); err != nil {
 		return err
 	}
 	exit, err := box.Wait(ctx)

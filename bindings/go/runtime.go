@@ -90,9 +90,11 @@ type Probe struct {
 }
 
 // Probe finds out what this host can do.
-func (r *Runtime) Probe() ([]Probe, error) {
+func (r *Runtime) Probe(ctx context.Context) ([]Probe, error) {
 	var report C.sandbox_text_t
-	err := call(func(object *C.sandbox_error_t) C.int32_t { return C.sandbox_runtime_probe(r.c(), &report, object) })
+	err := callContext(ctx, func(token C.sandbox_cancel_t, object *C.sandbox_error_t) C.int32_t {
+		return C.sandbox_runtime_probe(r.c(), token, &report, object)
+	})
 	runtime.KeepAlive(r)
 	if err != nil {
 		return nil, err

@@ -139,10 +139,10 @@ func (box *Sandbox) Capabilities() (Capability, error) {
 	return Capability(capabilities), err
 }
 
-// Start runs the guest: Created → Running.
-func (box *Sandbox) Start() error {
-	return box.verb(func(handle C.sandbox_t, object *C.sandbox_error_t) C.int32_t {
-		return C.sandbox_start(handle, object)
+// Start runs the guest: Created → Running. One that is cancelled goes on behind; so do Pause and Resume.
+func (box *Sandbox) Start(ctx context.Context) error {
+	return box.wait(ctx, func(handle C.sandbox_t, token C.sandbox_cancel_t, object *C.sandbox_error_t) C.int32_t {
+		return C.sandbox_start(handle, token, object)
 	})
 }
 
@@ -154,16 +154,16 @@ func (box *Sandbox) WaitReady(ctx context.Context) error {
 }
 
 // Pause holds the guest: Running → Paused. When it returns, no guest instruction executes until Resume.
-func (box *Sandbox) Pause() error {
-	return box.verb(func(handle C.sandbox_t, object *C.sandbox_error_t) C.int32_t {
-		return C.sandbox_pause(handle, object)
+func (box *Sandbox) Pause(ctx context.Context) error {
+	return box.wait(ctx, func(handle C.sandbox_t, token C.sandbox_cancel_t, object *C.sandbox_error_t) C.int32_t {
+		return C.sandbox_pause(handle, token, object)
 	})
 }
 
 // Resume goes on: Paused → Running.
-func (box *Sandbox) Resume() error {
-	return box.verb(func(handle C.sandbox_t, object *C.sandbox_error_t) C.int32_t {
-		return C.sandbox_resume(handle, object)
+func (box *Sandbox) Resume(ctx context.Context) error {
+	return box.wait(ctx, func(handle C.sandbox_t, token C.sandbox_cancel_t, object *C.sandbox_error_t) C.int32_t {
+		return C.sandbox_resume(handle, token, object)
 	})
 }
 

@@ -79,7 +79,7 @@ func create(t *testing.T, from *Runtime, spec *Spec) *Sandbox {
 func started(t *testing.T, from *Runtime, spec *Spec) *Sandbox {
 	t.Helper()
 	box := create(t, from, spec)
-	must(t, box.Start())
+	must(t, box.Start(deadline(t)))
 	return box
 }
 
@@ -95,7 +95,7 @@ func wholeLife(t *testing.T, home SpecOption) {
 	if state, err := box.State(); err != nil || state != Created {
 		t.Fatal(state, err)
 	}
-	must(t, box.Start())
+	must(t, box.Start(ctx))
 	exit, err := box.Wait(ctx)
 	must(t, err)
 	if exit != (Exit{Kind: ExitCode, Value: 7}) || exit.Success() || exit.String() != "exit code 7" {
@@ -128,7 +128,7 @@ func wholeLife(t *testing.T, home SpecOption) {
 	}
 	must(t, box.Close())
 	must(t, box.Close())
-	if err := box.Start(); !errors.Is(err, ErrClosed) {
+	if err := box.Start(ctx); !errors.Is(err, ErrClosed) {
 		t.Fatal(err)
 	}
 }
@@ -155,7 +155,7 @@ func TestErrorsHaveCodeFieldAndMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	box := create(t, open(t), ownGuest(t, "hello"))
-	if err := box.Pause(); !errors.Is(err, ErrWrongState) {
+	if err := box.Pause(deadline(t)); !errors.Is(err, ErrWrongState) {
 		t.Fatal(err)
 	}
 	if _, err := box.Exec(deadline(t), []string{"true"}, nil); !errors.Is(err, ErrUnsupported) {
@@ -238,7 +238,7 @@ func TestEventsTellWhatHappens(t *testing.T) {
 	defer events.Close()
 	box := create(t, open(t), ownGuest(t, "hello"))
 	must(t, events.Watch(box, EventExit|EventConsole))
-	must(t, box.Start())
+	must(t, box.Start(ctx))
 	seen := EventKind(0)
 	for seen != EventExit|EventConsole {
 		event, err := events.Next(ctx)
@@ -312,7 +312,7 @@ func goOnWhereTheOriginalStood(t *testing.T, home SpecOption) {
 	if state, err := paused.State(); err != nil || state != Paused {
 		t.Fatal(state, err)
 	}
-	must(t, paused.Resume())
+	must(t, paused.Resume(ctx))
 	running, err := from.Restore(ctx, folder, StartAtOnce(), MemoryEager(), VerifyFull())
 	must(t, err)
 	defer running.Close()
@@ -358,8 +358,8 @@ func TestAContainerByRunc(t *testing.T) {
 	if err != nil || strings.TrimSpace(line) != "from inside" {
 		t.Fatal(line, err)
 	}
-	must(t, box.Pause())
-	must(t, box.Resume())
+	must(t, box.Pause(ctx))
+	must(t, box.Resume(ctx))
 	if capabilities, err := box.Capabilities(); err != nil || capabilities&CanExec == 0 {
 		t.Fatal(capabilities, err)
 	}
@@ -441,8 +441,8 @@ func lifeUnderFire(from *Runtime, spec *Spec) error {
 		return err
 	}
 	defer box.Close()
-	for _, verb := range []func() error{box.Start, box.Pause, box.Resume, box.Pause} {
-		if err := verb(); err != nil {
+	for _, verb := range []func(context.Context) error{box.Start, box.Pause, box.Resume, box.Pause} {
+		if err := verb(ctx); err != nil {
 			return err
 		}
 	}
@@ -487,7 +487,7 @@ func TestWhatIsForgottenIsClosedByTheFinalizer(t *testing.T) {
 		for count := range boxes {
 			box, err := from.Create(context.Background(), spec)
 			must(t, err)
-			must(t, box.Start())
+			must(t, box.Start(context.Background()))
 			boxes[count] = box
 		}
 		awaitProcessors(t, len(boxes), func() {})
@@ -497,7 +497,7 @@ func TestWhatIsForgottenIsClosedByTheFinalizer(t *testing.T) {
 }
 
 func TestProbeAndFeatures(t *testing.T) {
-	probes, err := open(t).Probe()
+	probes, err := open(t).Probe(deadline(t))
 	must(t, err)
 	if len(probes) == 0 || probes[0].Backend != "kvm" {
 		t.Fatal(probes)

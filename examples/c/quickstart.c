@@ -107,7 +107,7 @@ int main(int count, char **arguments)
     TRY(sandbox_runtime_open(NULL, &runtime, &error));
     TRY(sandbox_spec_from_json(json, strlen(json), &spec, &error));
     TRY(sandbox_create(runtime, spec, SANDBOX_NONE, &box, &error));
-    TRY(sandbox_start(box, &error));
+    TRY(sandbox_start(box, SANDBOX_NONE, &error));
     TRY(sandbox_wait_ready(box, PATIENCE_MS, SANDBOX_NONE, &error));
     show_page("original", 0);
     TRY(sandbox_snapshot(box, snapshot, NULL, SANDBOX_NONE, NULL, &error));

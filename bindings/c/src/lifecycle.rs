@@ -178,24 +178,38 @@ pub unsafe extern "C" fn sandbox_capabilities(
 /// Runs the guest: created → running. Returns when it is on its way; a guest that ends at once may be stopped already.
 /// A failure leaves the state failed.
 ///
-/// Thread-safety: any thread, any time. Takes microseconds.
+/// Thread-safety: any thread, any time. Takes microseconds, and for a container as long as its runtime takes, which has
+/// a deadline. A start that is cancelled goes on behind.
 ///
 /// # Safety
 /// Pointers are NULL or valid.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandbox_start(sandbox: sandbox_t, error: *mut sandbox_error_t) -> i32 {
+pub unsafe extern "C" fn sandbox_start(
+    sandbox: sandbox_t,
+    cancel: sandbox_cancel_t,
+    error: *mut sandbox_error_t,
+) -> i32 {
+    let work = |object: &SandboxObject| {
+        object.sandbox.start()?;
+        Ok(events::started(object))
+    };
     // SAFETY: the caller's promise.
-    unsafe {
-        entry(error, || {
-            SANDBOXES.with(sandbox, |object| {
-                {
-                    let _held = SignalsHeld::new();
-                    object.sandbox.start()?;
-                }
-                events::started(object)
-            })
-        })
-    }
+    unsafe { entry(error, || verb(sandbox, cancel, work)) }
+}
+
+/// Does a verb, behind a caller who cancels it if need be. What it returns comes after the verb itself is done.
+fn verb(
+    sandbox: sandbox_t,
+    cancel: sandbox_cancel_t,
+    work: impl FnOnce(&SandboxObject) -> sandbox::Result<Outcome<()>> + Send + 'static,
+) -> Outcome<()> {
+    let cancel = token(cancel)?;
+    SANDBOXES.with(sandbox, |object| {
+        let kept = Arc::clone(object);
+        object
+            .threads
+            .cancellable(cancel.as_deref(), move || work(&kept), drop)?
+    })
 }
 
 /// Waits for the spec's readiness check; at once true if it has none or has passed before. Running or paused.
@@ -225,40 +239,41 @@ pub unsafe extern "C" fn sandbox_wait_ready(
 
 /// Holds the guest: running → paused. When it returns, no guest instruction executes until `sandbox_resume`.
 ///
-/// Thread-safety: any thread, any time. Takes microseconds.
+/// Thread-safety: any thread, any time. Takes microseconds, and for a container as long as its runtime takes, which has
+/// a deadline. A pause that is cancelled goes on behind.
 ///
 /// # Safety
 /// Pointers are NULL or valid.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandbox_pause(sandbox: sandbox_t, error: *mut sandbox_error_t) -> i32 {
+pub unsafe extern "C" fn sandbox_pause(
+    sandbox: sandbox_t,
+    cancel: sandbox_cancel_t,
+    error: *mut sandbox_error_t,
+) -> i32 {
+    let work = |object: &SandboxObject| object.sandbox.pause().map(Ok);
     // SAFETY: the caller's promise.
-    unsafe {
-        entry(error, || {
-            SANDBOXES.with(sandbox, |object| Ok(object.sandbox.pause()?))
-        })
-    }
+    unsafe { entry(error, || verb(sandbox, cancel, work)) }
 }
 
 /// Goes on: paused → running.
 ///
-/// Thread-safety: any thread, any time. Does not block.
+/// Thread-safety: any thread, any time. Takes microseconds, and for a container as long as its runtime takes, which has
+/// a deadline. A resumption that is cancelled goes on behind.
 ///
 /// # Safety
 /// Pointers are NULL or valid.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandbox_resume(sandbox: sandbox_t, error: *mut sandbox_error_t) -> i32 {
+pub unsafe extern "C" fn sandbox_resume(
+    sandbox: sandbox_t,
+    cancel: sandbox_cancel_t,
+    error: *mut sandbox_error_t,
+) -> i32 {
+    let work = |object: &SandboxObject| {
+        object.sandbox.resume()?;
+        Ok(events::started(object))
+    };
     // SAFETY: the caller's promise.
-    unsafe {
-        entry(error, || {
-            SANDBOXES.with(sandbox, |object| {
-                {
-                    let _held = SignalsHeld::new();
-                    object.sandbox.resume()?;
-                }
-                events::started(object)
-            })
-        })
-    }
+    unsafe { entry(error, || verb(sandbox, cancel, work)) }
 }
 
 /// Waits for the end. Any state: the exit status is kept for whoever asks, however late and however often. A sandbox

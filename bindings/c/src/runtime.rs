@@ -136,8 +136,8 @@ impl Container {
 ///   library, which is also the parent of containers; `"user"`, the `[uid, gid]` that they become where the program is
 ///   root; `"seccomp"`, false to leave their system calls unfiltered; `"idle"`, how many are kept ready;
 ///   `"patience_ms"`, how long one may take for a call; `"cgroup"`, below which each gets its own.
-/// - `"container"`: how containers are made: `"state"`, `"store"` and `"networks"`, folders; `"call_limit_ms"`, how long one command
-///   of a runtime may take; `"runsc_platform"`.
+/// - `"container"`: how containers are made: `"state"`, `"store"` and `"networks"`, folders; `"call_limit_ms"`, how
+///   long one command of a runtime may take; `"runsc_platform"`.
 ///
 /// Thread-safety: any thread, any time. Does not block.
 ///
@@ -167,13 +167,14 @@ pub unsafe extern "C" fn sandbox_runtime_open(
 /// `"reasons"` why not or what is weaker than it could be, `"capabilities"` by name, and `"facts"`. The caller frees it
 /// with `sandbox_text_free`.
 ///
-/// Thread-safety: any thread, any time. Takes milliseconds: it tries things out.
+/// Thread-safety: any thread, any time. Takes milliseconds: it tries things out. Each try has a deadline.
 ///
 /// # Safety
 /// Pointers are NULL or valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandbox_runtime_probe(
     runtime: sandbox_runtime_t,
+    cancel: sandbox_cancel_t,
     report: *mut sandbox_text_t,
     error: *mut sandbox_error_t,
 ) -> i32 {
@@ -181,7 +182,12 @@ pub unsafe extern "C" fn sandbox_runtime_probe(
     unsafe {
         entry(error, || {
             let place = argument::place(report, "report")?;
-            *place = RUNTIMES.with(runtime, |object| text::hand_out(&probe(&object.runtime).to_string()))?;
+            let cancel = token(cancel)?;
+            *place = RUNTIMES.with(runtime, |object| {
+                let backends = Arc::clone(&object.runtime);
+                let work = move || Ok(probe(&backends).to_string());
+                text::hand_out(&object.threads.cancellable(cancel.as_deref(), work, drop)?)
+            })?;
             Ok(())
         })
     }

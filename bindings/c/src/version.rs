@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char};
 
 /// Version of this interface, raised at every change of it: symbols, layouts, numbers.
-pub const SANDBOX_ABI_VERSION: u32 = 2;
+pub const SANDBOX_ABI_VERSION: u32 = 3;
 
 /// What this build can be asked for.
 const FEATURES: [&str; 11] = [

@@ -15,8 +15,9 @@ const IN_WORKERS: [&str; 5] = ["lifecycle", "misuse", "events", "threads", "snap
 
 /// What valgrind takes for an error. Memory that is only possibly lost is that of threads whose stacks the C library
 /// keeps for the next ones.
-const VALGRIND: [&str; 5] = [
+const VALGRIND: [&str; 6] = [
     "--quiet",
+    concat!("--suppressions=", env!("CARGO_MANIFEST_DIR"), "/tests/c/valgrind.supp"),
     "--leak-check=full",
     "--show-leak-kinds=definite,indirect",
     "--errors-for-leak-kinds=definite,indirect",

@@ -82,7 +82,7 @@ static inline sandbox_t create_guest(sandbox_runtime_t runtime, const char *fold
 static inline sandbox_t start_guest(sandbox_runtime_t runtime, const char *folder, const char *name, const char *argument)
 {
     sandbox_t sandbox = create_guest(runtime, folder, name, argument);
-    OK(sandbox_start(sandbox, &error));
+    OK(sandbox_start(sandbox, 0, &error));
     return sandbox;
 }
 

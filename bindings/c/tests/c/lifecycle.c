@@ -6,7 +6,7 @@
 static void describe(sandbox_runtime_t runtime)
 {
     sandbox_text_t report = 0;
-    OK(sandbox_runtime_probe(runtime, &report, &error));
+    OK(sandbox_runtime_probe(runtime, 0, &report, &error));
     CHECK(strstr(sandbox_text_data(report), "\"backend\":\"kvm\"") != NULL);
     CHECK(sandbox_text_length(report) == strlen(sandbox_text_data(report)));
     CHECK(sandbox_text_free(report) == SANDBOX_OK);
@@ -27,7 +27,7 @@ static void runs_from_create_to_torn_down(sandbox_runtime_t runtime, const char 
     sandbox_text_free(id);
 
     sandbox_exit ended = {0, 0};
-    OK(sandbox_start(sandbox, &error));
+    OK(sandbox_start(sandbox, 0, &error));
     OK(sandbox_wait(sandbox, PATIENCE, 0, &ended, &error));
     CHECK(ended.kind == SANDBOX_EXIT_CODE && ended.value == 7);
     CHECK(state_of(sandbox) == SANDBOX_STATE_STOPPED);
@@ -93,17 +93,17 @@ static void runs_from_create_to_torn_down(sandbox_runtime_t runtime, const char 
 static void pauses_resumes_and_stops(sandbox_runtime_t runtime, const char *guests)
 {
     sandbox_t sandbox = start_guest(runtime, guests, "endings", "end=flood");
-    OK(sandbox_pause(sandbox, &error));
+    OK(sandbox_pause(sandbox, 0, &error));
     CHECK(state_of(sandbox) == SANDBOX_STATE_PAUSED);
-    EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_pause(sandbox, &error));
-    OK(sandbox_resume(sandbox, &error));
-    EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_resume(sandbox, &error));
+    EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_pause(sandbox, 0, &error));
+    OK(sandbox_resume(sandbox, 0, &error));
+    EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_resume(sandbox, 0, &error));
     EXPECT(SANDBOX_ERROR_TIMEOUT, sandbox_wait(sandbox, 5, 0, NULL, &error));
     EXPECT(SANDBOX_ERROR_TIMEOUT, sandbox_exit_report(sandbox, &(sandbox_text_t){0}, &error));
     sandbox_exit ended;
     OK(sandbox_stop(sandbox, 0, 0, &ended, &error));
     CHECK(ended.kind == SANDBOX_EXIT_KILLED);
-    EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_start(sandbox, &error));
+    EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_start(sandbox, 0, &error));
     CHECK(sandbox_free(sandbox) == SANDBOX_OK);
 }
 
@@ -115,7 +115,7 @@ static void talks_to_the_console(sandbox_runtime_t runtime, const char *guests)
     sandbox_t sandbox = 0;
     OK(sandbox_create(runtime, spec, 0, &sandbox, &error));
     sandbox_spec_free(spec);
-    OK(sandbox_start(sandbox, &error));
+    OK(sandbox_start(sandbox, 0, &error));
     OK(sandbox_wait_ready(sandbox, PATIENCE, 0, &error));
     size_t taken = 0;
     OK(sandbox_console_write(sandbox, (const uint8_t *)words, strlen(words), &taken, &error));

@@ -9,7 +9,7 @@ static void null_where_something_must_be(sandbox_runtime_t runtime, sandbox_spec
     sandbox_events_t events = 0;
     OK(sandbox_events_open(&events, &error));
     EXPECT(INVALID, sandbox_runtime_open(NULL, NULL, &error));
-    EXPECT(INVALID, sandbox_runtime_probe(runtime, NULL, &error));
+    EXPECT(INVALID, sandbox_runtime_probe(runtime, 0, NULL, &error));
     EXPECT(INVALID, sandbox_spec_new(NULL, &error));
     EXPECT(INVALID, sandbox_spec_from_json(NULL, 5, &(sandbox_spec_t){0}, &error));
     EXPECT(INVALID, sandbox_spec_from_json("{}", 2, NULL, &error));
@@ -103,17 +103,17 @@ static void handles_that_name_nothing(sandbox_t dead, sandbox_spec_t other_kind)
     const uint64_t bad[] = {dead, other_kind, 1, UINT64_MAX, dead ^ 0x1000000};
     for (size_t index = 0; index < sizeof bad / sizeof bad[0]; index++) {
         uint64_t handle = bad[index];
-        EXPECT(NO_HANDLE, sandbox_runtime_probe(handle, &(sandbox_text_t){0}, &error));
+        EXPECT(NO_HANDLE, sandbox_runtime_probe(handle, 0, &(sandbox_text_t){0}, &error));
         EXPECT(NO_HANDLE, sandbox_runtime_preload(handle, other_kind, 0, &error));
         EXPECT(NO_HANDLE, sandbox_create(handle, other_kind, 0, &(sandbox_t){0}, &error));
         EXPECT(NO_HANDLE, sandbox_restore(handle, "x", NULL, 0, &(sandbox_t){0}, NULL, &error));
         EXPECT(NO_HANDLE, sandbox_id(handle, &(sandbox_text_t){0}, &error));
         EXPECT(NO_HANDLE, sandbox_state(handle, &(int32_t){0}, &error));
         EXPECT(NO_HANDLE, sandbox_capabilities(handle, &(uint64_t){0}, &error));
-        EXPECT(NO_HANDLE, sandbox_start(handle, &error));
+        EXPECT(NO_HANDLE, sandbox_start(handle, 0, &error));
         EXPECT(NO_HANDLE, sandbox_wait_ready(handle, 0, 0, &error));
-        EXPECT(NO_HANDLE, sandbox_pause(handle, &error));
-        EXPECT(NO_HANDLE, sandbox_resume(handle, &error));
+        EXPECT(NO_HANDLE, sandbox_pause(handle, 0, &error));
+        EXPECT(NO_HANDLE, sandbox_resume(handle, 0, &error));
         EXPECT(NO_HANDLE, sandbox_snapshot(handle, "x", NULL, 0, NULL, &error));
         EXPECT(NO_HANDLE, sandbox_fork(handle, 1, NULL, 0, &(sandbox_t){0}, NULL, &error));
         EXPECT(NO_HANDLE, sandbox_wait(handle, 0, 0, NULL, &error));
@@ -181,7 +181,7 @@ static void freeing_twice(sandbox_runtime_t runtime, const char *guests)
     CHECK(sandbox_error_free(first) == SANDBOX_OK && sandbox_error_free(first) == NO_HANDLE);
     CHECK(sandbox_error_message(first) != NULL);
     sandbox_text_t text = 0;
-    OK(sandbox_runtime_probe(runtime, &text, &error));
+    OK(sandbox_runtime_probe(runtime, 0, &text, &error));
     CHECK(sandbox_text_free(text) == SANDBOX_OK && sandbox_text_free(text) == NO_HANDLE);
     sandbox_spec_t spec = own_guest(guests, "hello", NULL);
     CHECK(sandbox_spec_free(spec) == SANDBOX_OK && sandbox_spec_free(spec) == NO_HANDLE);
@@ -200,7 +200,7 @@ int main(int count, char **arguments)
     documents_with_mistakes(runtime, sandbox);
     CHECK(state_of(sandbox) == SANDBOX_STATE_CREATED);
     EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_wait_ready(sandbox, 0, 0, &error));
-    EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_pause(sandbox, &error));
+    EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_pause(sandbox, 0, &error));
     EXPECT(SANDBOX_ERROR_WRONG_STATE, sandbox_console_write(sandbox, (const uint8_t *)"x", 1, &(size_t){0}, &error));
     CHECK(sandbox_free(sandbox) == SANDBOX_OK);
     handles_that_name_nothing(sandbox, spec);

@@ -64,12 +64,12 @@ static void a_life(void *library, const char *guests)
     CHECK(sandbox_runtime_open_(NULL, &runtime, NULL) == SANDBOX_OK);
     CHECK(sandbox_spec_from_json_(json, length, &spec, NULL) == SANDBOX_OK);
     CHECK(sandbox_create_(runtime, spec, 0, &sandbox, NULL) == SANDBOX_OK);
-    CHECK(sandbox_start_(sandbox, NULL) == SANDBOX_OK);
+    CHECK(sandbox_start_(sandbox, 0, NULL) == SANDBOX_OK);
     CHECK(count_threads() > 3);
     for (int round = 0; round < 100; round++) {
         CHECK(kill(getpid(), SIGALRM) == 0);
-        CHECK(sandbox_pause_(sandbox, NULL) == SANDBOX_OK);
-        CHECK(sandbox_resume_(sandbox, NULL) == SANDBOX_OK);
+        CHECK(sandbox_pause_(sandbox, 0, NULL) == SANDBOX_OK);
+        CHECK(sandbox_resume_(sandbox, 0, NULL) == SANDBOX_OK);
     }
     CHECK(atomic_load(&alarms) > 0);
     in_a_forked_child(library);

@@ -29,7 +29,7 @@ static sandbox_t running(sandbox_runtime_t runtime, const char *guests)
     OK(sandbox_spec_set_string(spec, "ready", "boot_port", &error));
     OK(sandbox_create(runtime, spec, 0, &sandbox, &error));
     CHECK(sandbox_spec_free(spec) == SANDBOX_OK);
-    OK(sandbox_start(sandbox, &error));
+    OK(sandbox_start(sandbox, 0, &error));
     OK(sandbox_wait_ready(sandbox, PATIENCE, 0, &error));
     return sandbox;
 }
@@ -62,7 +62,7 @@ static void is_brought_back(sandbox_runtime_t runtime, sandbox_t sandbox, const 
     OK(sandbox_restore(runtime, folder, NULL, 0, &first, &given, &error));
     CHECK(given.entropy >= SANDBOX_GIVEN_NOTHING && given.address >= SANDBOX_GIVEN_NOTHING);
     CHECK(state_of(first) == SANDBOX_STATE_PAUSED);
-    OK(sandbox_resume(first, &error));
+    OK(sandbox_resume(first, 0, &error));
     OK(sandbox_restore(runtime, folder, "{\"memory\": \"eager\", \"verify\": \"full\", \"start\": true}", 0, &second,
                        NULL, &error));
     for (unsigned turn = 1; turn < 3; turn++) {

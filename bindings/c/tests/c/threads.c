@@ -44,9 +44,9 @@ static void *one_life(void *argument)
     sandbox_stats stats;
     uint8_t output[64];
     pthread_barrier_wait(&shared->barrier);
-    ANY_OF(sandbox_start(sandbox, &error));
-    ANY_OF(sandbox_pause(sandbox, &error));
-    ANY_OF(sandbox_resume(sandbox, &error));
+    ANY_OF(sandbox_start(sandbox, 0, &error));
+    ANY_OF(sandbox_pause(sandbox, 0, &error));
+    ANY_OF(sandbox_resume(sandbox, 0, &error));
     ANY_OF(sandbox_stats_read(sandbox, &stats, sizeof stats, &error));
     ANY_OF(sandbox_console_read(sandbox, 0, output, sizeof output, 0, 0, &(sandbox_chunk){0}, &error));
     ANY_OF(sandbox_wait_ready(sandbox, 1, 0, &error));

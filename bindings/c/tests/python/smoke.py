@@ -91,7 +91,7 @@ def main():
     right = json.dumps(document).encode()
     call("sandbox_spec_from_json", right, len(right), ctypes.byref(spec))
     call("sandbox_create", runtime, spec, 0, ctypes.byref(sandbox))
-    call("sandbox_start", sandbox)
+    call("sandbox_start", sandbox, 0)
     exit_status = header.types["sandbox_exit"]()
     call("sandbox_wait", sandbox, PATIENCE, 0, ctypes.byref(exit_status))
     assert (exit_status.kind, exit_status.value) == (constant["SANDBOX_EXIT_CODE"], 9)
@@ -102,7 +102,7 @@ def main():
     call("sandbox_stats_read", sandbox, ctypes.byref(stats), ctypes.sizeof(stats))
     assert stats.memory_guest_touched > 0 and stats.memory_resident == constant["SANDBOX_UNKNOWN"]
     assert library.sandbox_free(sandbox) == 0
-    call("sandbox_start", sandbox, expect="SANDBOX_ERROR_INVALID_HANDLE")
+    call("sandbox_start", sandbox, 0, expect="SANDBOX_ERROR_INVALID_HANDLE")
     assert library.sandbox_spec_free(spec) == 0 and library.sandbox_runtime_free(runtime) == 0
     print("all is well")
 
