@@ -3,7 +3,7 @@
 //! Everything is written into a folder beside the one that is asked for, each file is brought to the disk, the manifest
 //! last, and then the folder gets its name. Whoever finds a folder of that name finds a whole snapshot, whatever
 //! happened on the way: an error removes what was written, and what a killed process leaves the next snapshot into the
-//! same parent folder removes ([`super::partial`]).
+//! same parent folder removes (`partial`).
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
