@@ -18,8 +18,8 @@
  * program's: what happens by itself is put into queues. Its own threads take no signals but the kick signal; when all
  * sandboxes, exec sessions and runtimes are freed, there is none left.
  *
- * Waiting. Times are milliseconds, a negative one is for ever. Functions that may block also take a token that cancels
- * them, or 0.
+ * Waiting. Times are milliseconds, a negative one is for ever. Functions that may block, those that free objects left
+ * out, also take a token that cancels them, or 0.
  *
  * Processes. After fork() without exec, the child's calls are answered with SANDBOX_ERROR_FORKED, and the parent's
  * sandboxes are not affected. dlopen() may load the library; dlclose() is allowed at any time and leaves it mapped.

@@ -130,14 +130,14 @@ fn forks_of_a_guest_that_writes_a_private_disk_each_find_their_data() {
     spec.disks[0].private = true;
     let parent = started(&spec);
     let mut clones = Vec::new();
-    while clones.len() < 3 && works_on(&*parent) {
+    while clones.len() < 4 && works_on(&*parent) {
         let options = RestoreOptions {
             start: true,
             ..RestoreOptions::default()
         };
-        clones.extend(parent.as_fork().unwrap().fork(1, &options).unwrap());
+        clones.extend(parent.as_fork().unwrap().fork(2, &options).unwrap());
     }
-    assert!(!clones.is_empty(), "the guest ended too soon");
+    assert!(clones.len() >= 2, "the guest ended too soon");
     for sandbox in clones.iter().map(|clone| &clone.sandbox).chain([&parent]) {
         let exit = sandbox.wait(Some(PATIENCE)).unwrap();
         assert_eq!(exit, Exit::Code(0), "{}", console_text(&**sandbox));

@@ -17,6 +17,7 @@ use super::{KvmSandbox, Outlets};
 use crate::assemble::{self, MemorySource, OpenDevices, Revival};
 use crate::memory::image::MemoryImage;
 use crate::renewal::{self, NewIdentity};
+use crate::snapshot::folder::Folder;
 use crate::snapshot::overrides;
 use crate::snapshot::saved::SavedMachine;
 use crate::snapshot::section::Identity;
@@ -31,6 +32,18 @@ pub struct Original<'a> {
     pub renewed: bool,
     /// Whether the clone runs at once: until then nothing else is done that can wait.
     pub starts: bool,
+}
+
+impl<'a> Original<'a> {
+    /// What stands in `folder`, of which a clone is made by `options`.
+    pub fn in_folder(folder: &'a Folder, options: &RestoreOptions) -> Self {
+        Self {
+            saved: &folder.saved,
+            snapshot: Some(folder.identity),
+            renewed: !options.keep_identity,
+            starts: options.start,
+        }
+    }
 }
 
 /// A clone's own, taken before anything is made.

@@ -124,12 +124,7 @@ pub fn restore(shared: &Arc<Shared>, reopened: Reopened, options: &RestoreOption
         directory,
         berth,
     } = reopened;
-    let original = Original {
-        saved: &folder.saved,
-        snapshot: Some(folder.identity),
-        renewed: !options.keep_identity,
-        starts: options.start,
-    };
+    let original = Original::in_folder(&folder, options);
     match options.memory {
         MemoryRestore::Cow => {
             let image = shared.images.open(&folder, options.verify)?;

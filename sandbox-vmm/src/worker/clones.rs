@@ -215,12 +215,7 @@ pub fn restore(home: &Home, reopened: Reopened, options: &RestoreOptions) -> Res
         directory,
         berth,
     } = reopened;
-    let original = Original {
-        saved: &folder.saved,
-        snapshot: Some(folder.identity),
-        renewed: !options.keep_identity,
-        starts: options.start,
-    };
+    let original = Original::in_folder(&folder, options);
     let mut writer = folder.saved.write(folder.identity)?;
     let (mut mirror, mut recorded) = (None, None);
     let memory = match options.memory {

@@ -79,7 +79,8 @@ static void a_flood_does_not_fill_the_queue(sandbox_runtime_t runtime, const cha
     int left = 0;
     while (sandbox_events_next(events, 0, 0, &(sandbox_event){0}, NULL) == SANDBOX_OK)
         left++;
-    CHECK(left < 10);
+    /* The last output, and that there is no more. */
+    CHECK(left <= 2);
     /* A sandbox that is freed takes its events with it. */
     OK(sandbox_events_watch(events, sandbox, SANDBOX_EVENT_CONSOLE, 0, &error));
     CHECK(is_readable(events, PATIENCE));
