@@ -16,6 +16,7 @@ mod http;
 mod instance;
 mod metrics;
 mod options;
+mod output;
 mod platform;
 mod pool;
 mod state_folder;
@@ -29,14 +30,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sandbox::ContainerOptions;
+use sandbox::spec::Isolation;
 use sandbox_net::AddressPool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::bench::Meters;
 use crate::function::FunctionSpec;
 use crate::http::{Audience, Server};
 use crate::instance::Networks;
 use crate::options::{Command, Options, USAGE};
+use crate::output::{complain, say};
 use crate::platform::{Platform, Setup};
 use crate::state_folder::StateFolder;
 
@@ -49,29 +53,31 @@ fn main() -> ExitCode {
     let options = match Options::parse(std::env::args_os().skip(1)) {
         Ok(options) => options,
         Err(error) => {
-            eprintln!("faas-harness: {error}\n\n{USAGE}");
+            complain(format_args!("{error}\n\n{USAGE}"));
             return ExitCode::from(2);
         }
     };
     if options.command == Command::Help {
-        print!("{USAGE}");
+        let _ = say(format_args!("{USAGE}"));
         return ExitCode::SUCCESS;
     }
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("faas-harness: {error:#}");
+            complain(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(options: &Options) -> Result<()> {
+    // Counters count threads that are made after them.
+    let meters = (options.command == Command::Bench).then(|| Meters::open(&options.plan));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(options))
+    runtime.block_on(serve(options, meters))
 }
 
-async fn serve(options: &Options) -> Result<()> {
+async fn serve(options: &Options, meters: Option<Meters>) -> Result<()> {
     let server = Server::bind(options.listen, Audience::Clients).await?;
     // Instances reach the host by the address of its end of their network, whatever the platform's own address is.
     let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
@@ -93,27 +99,40 @@ async fn serve(options: &Options) -> Result<()> {
         }
     }
     let address = server.address();
-    println!("faas-harness: listening on http://{address}/");
+    // A platform serves whether or not anybody reads what it says.
+    let _ = say(format_args!("faas-harness: listening on http://{address}/\n"));
     if options.command != Command::Serve {
-        let hello = platform.builtins().function("hello", "hello");
-        deploy(&platform, hello.context("there is no function hello")?)?;
+        deploy(&platform, hello(&platform, "hello")?)?;
+    }
+    if options.command == Command::Bench {
+        // What the wall of a worker costs is seen beside what has none.
+        let mut beside = hello(&platform, "hello-in-process")?;
+        beside.sandbox.isolation = Isolation::InProcess;
+        deploy(&platform, beside)?;
     }
     if options.command == Command::Demo {
-        println!("try it:  curl http://{address}/function/hello");
+        let _ = say(format_args!("try it:  curl http://{address}/function/hello\n"));
     }
     tokio::spawn(Arc::clone(&platform).tend());
     tokio::spawn(readiness.serve(Arc::clone(&platform), std::future::pending()));
-    match options.command {
-        Command::Bench => {
+    match meters {
+        Some(meters) => {
             let (done, measured) = oneshot::channel::<()>();
             let serving = tokio::spawn(server.serve(Arc::clone(&platform), async {
                 let _ = measured.await;
             }));
-            bench::run(Arc::clone(&platform), address, &options.plan).await?;
+            bench::run(Arc::clone(&platform), address, &options.plan, meters).await?;
             drop(done);
             serving.await?;
         }
-        _ => server.serve(Arc::clone(&platform), told_to_end()?).await,
+        None => {
+            let told = told_to_end()?;
+            let end = async {
+                told.await;
+                platform.begin_to_end();
+            };
+            server.serve(Arc::clone(&platform), end).await;
+        }
     }
     tokio::time::timeout(DRAIN_PATIENCE, platform.close())
         .await
@@ -125,18 +144,24 @@ async fn serve(options: &Options) -> Result<()> {
 fn sweep(state: &Path) {
     let containers = sandbox::sweep::sweep(&ContainerOptions::default().state);
     for container in containers.removed {
-        println!("faas-harness: swept the container {container}");
+        let _ = say(format_args!("faas-harness: swept the container {container}\n"));
     }
     if let Err(error) = sandbox_net::Networks::default().sweep() {
-        eprintln!("faas-harness: a network is left behind: {error}");
+        complain(format_args!("a network is left behind: {error}"));
     }
     let snapshots = Platform::snapshots(state);
     match std::fs::remove_dir_all(&snapshots) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            eprintln!("faas-harness: {} is left behind: {error}", snapshots.display());
+            complain(format_args!("{} is left behind: {error}", snapshots.display()));
         }
         _ => {}
     }
+}
+
+/// The web server that comes along, deployed as `name`.
+fn hello(platform: &Platform, name: &str) -> Result<FunctionSpec> {
+    let hello = platform.builtins().function("hello", name);
+    hello.context("there is no function hello")
 }
 
 fn deploy(platform: &Platform, function: FunctionSpec) -> Result<()> {

@@ -177,6 +177,21 @@ pub struct Exposition {
 }
 
 impl Exposition {
+    /// Says what a metric is.
+    fn help(name: &str) -> &'static str {
+        match name {
+            "faas_execution_seconds" => "From a request's arrival at an instance to the end of its answer.",
+            "faas_initialisation_seconds" => "From the call of the SDK to a ready instance.",
+            "faas_instance_start_failures_total" => "Instances that did not come to life.",
+            "faas_instance_starts_total" => "Instances that got ready.",
+            "faas_instances" => "Instances by what they do.",
+            "faas_invocations_total" => "Requests to the function by the status of their answer.",
+            "faas_requests_waiting" => "Requests that wait for an instance.",
+            "faas_sandboxes_standing_by" => "Sandboxes that are made ahead of time and do not run.",
+            _ => "A count of this platform.",
+        }
+    }
+
     /// Adds a sample of a counter or, where the name does not end in `_total`, of a gauge.
     pub fn sample(&mut self, name: &'static str, labels: &str, value: u64) {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
@@ -201,7 +216,7 @@ impl Exposition {
     pub fn page(&self) -> String {
         let metrics = self.metrics.iter();
         metrics
-            .map(|(name, (kind, lines))| format!("# TYPE {name} {kind}\n{lines}"))
+            .map(|(name, (kind, lines))| format!("# HELP {name} {}\n# TYPE {name} {kind}\n{lines}", Self::help(name)))
             .collect()
     }
 }

@@ -18,8 +18,9 @@ usage: faas-harness serve [OPTIONS]   run the platform until SIGTERM or SIGINT
        faas-harness bench [EXPERIMENT...] [OPTIONS]
                                       measure the papers' experiments with `hello` and the functions of --functions:
                                       artefact, overhead, cold-start, cold-against-warm, warm, start-cost,
-                                      idle-cost, memory, burst, initialisation, warm-burst, answered, requests,
-                                      requests-wrk, throughput; all of them if none is named
+                                      idle-cost, start-instructions, idle-instructions, memory, burst,
+                                      initialisation, warm-burst, answered, requests, requests-wrk, throughput;
+                                      all of them if none is named
 
 options:
   --listen ADDRESS:PORT   where to listen [127.0.0.1:8080]
@@ -37,7 +38,10 @@ options of bench:
   --instances N           the largest number of instances at a time [100]
   --clients N             the largest number of clients of one instance [4096]
   --quick                 3 rounds, 10 instances, 16 clients, unless options behind it say otherwise
+  --requests N            requests of a measurement by hey [32768]
+  --seconds N             seconds of a measurement by wrk [5]
   --whole-host            nothing else runs here: count all processor time of this host
+  --counting-clock        its clock advances by a nanosecond with each instruction
   --place TEXT            the kind of host, for readers of the results [kvm]
 ";
 
@@ -107,6 +111,9 @@ impl Options {
                 Long("instances") => options.plan.instances = parser.value()?.parse()?,
                 Long("clients") => options.plan.clients = parser.value()?.parse()?,
                 Long("quick") => options.plan.shorten(),
+                Long("requests") => options.plan.requests = parser.value()?.parse()?,
+                Long("seconds") => options.plan.seconds = parser.value()?.parse()?,
+                Long("counting-clock") => options.plan.counting_clock = true,
                 Long("whole-host") => options.plan.whole_host = true,
                 Long("place") => options.plan.place = parser.value()?.string()?,
                 Long("help") => command = Some(Command::Help),

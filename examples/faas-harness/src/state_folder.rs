@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::output::complain;
+
 /// Begins the names of folders that go with their process.
 const PREFIX: &str = "faas-harness-";
 /// The file that its owner holds locked.
@@ -98,7 +100,7 @@ impl Drop for StateFolder {
         if self.temporary
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
-            eprintln!("faas-harness: {} is left behind: {error}", self.path.display());
+            complain(format_args!("{} is left behind: {error}", self.path.display()));
         }
     }
 }

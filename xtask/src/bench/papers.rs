@@ -34,17 +34,8 @@ const LOADS: [Package; 3] = [
         why: "translates addresses of instances",
     },
 ];
-/// What is measured in the emulated host: what says something when instructions are counted, on one processor.
-const BY_INSTRUCTIONS: [&str; 8] = [
-    "artefact",
-    "overhead",
-    "cold-start",
-    "cold-against-warm",
-    "warm",
-    "start-cost",
-    "idle-cost",
-    "memory",
-];
+/// How far experiments that grow go in the emulated host: an emulated processor boots a Linux in ten seconds.
+const EMULATED_SCALE: [&str; 6] = ["--instances", "10", "--requests", "4096", "--seconds", "1"];
 /// The functions that are measured there in a short run.
 const QUICK_FUNCTIONS: &str = "hello,noop-c";
 /// Room for the functions' files, which are in the host's memory, and for instances.
@@ -126,19 +117,21 @@ fn emulated(workspace: &Workspace, harness: &Path, functions: &Path, options: &O
     let rounds = if options.quick { 2 } else { (options.rounds / 5).max(1) };
     println!("\nin the emulated host, counting instructions, {rounds} rounds");
     let mut options = options.clone();
-    if options.experiments.is_empty() {
-        options.experiments = BY_INSTRUCTIONS.map(str::to_owned).to_vec();
-    }
     if options.quick && options.only.is_none() {
         options.only = Some(QUICK_FUNCTIONS.to_owned());
     }
     let inside = Path::new("/out/papers");
     let mut command = vec![harness.as_os_str().to_owned()];
     command.extend(arguments(&options, functions, inside, rounds));
-    command.extend(["--whole-host", "--place", "emulated-icount"].map(OsString::from));
+    if !options.quick {
+        command.extend(EMULATED_SCALE.map(OsString::from));
+    }
+    command.extend(["--whole-host", "--counting-clock", "--place", "emulated-icount"].map(OsString::from));
     let mut run = HostRun::new(command);
-    let runtimes = RUNTIMES.iter().map(|package| package.name).chain(["nft", "node"]);
-    let programs = runtimes.filter_map(|name| process::find_program(name.as_ref()));
+    let programs = RUNTIMES.iter().map(|package| package.name);
+    let programs = programs
+        .chain(["nft", "node", "hey", "wrk"])
+        .filter_map(|name| process::find_program(name.as_ref()));
     run.carried.extend(programs.map(|path| carried(&path)));
     run.carried.extend([carried(harness), carried(functions)]);
     let before = out.join(RESULTS);

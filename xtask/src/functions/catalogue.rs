@@ -61,7 +61,6 @@ fn linux(folder: &Path, assets: &Path, language: Language, function: &str) -> Va
                 "cmdline": cmdline,
             }},
             "memory": MEMORY,
-            "isolation": "in_process",
             // Shared by all instances, and never written.
             "disks": [{
                 "id": "root",

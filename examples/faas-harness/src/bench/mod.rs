@@ -7,13 +7,15 @@
 mod cell;
 mod client;
 mod experiments;
+mod figures;
+mod meter;
 mod papers;
-mod processor_time;
 mod report;
 mod results;
 mod statistics;
+mod tree_counter;
 
-use std::io::Write;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,10 +25,11 @@ use anyhow::{Context, Result, bail};
 use sandbox::spec::{GuestSpec, Isolation};
 
 use crate::function::{FunctionSpec, StartStrategy};
+use crate::output::{complain, say};
 use crate::platform::Platform;
 use cell::{Cell, Outcome};
 pub use experiments::Experiment;
-use processor_time::ProcessorClock;
+pub use meter::Meters;
 use results::Results;
 
 /// How long it may take until all stand by that are to.
@@ -51,6 +54,8 @@ pub struct Plan {
     pub seconds: u32,
     /// Whether nothing else runs on this host, so that its processor time is that of the experiments.
     pub whole_host: bool,
+    /// Whether its clock advances by a nanosecond with each instruction.
+    pub counting_clock: bool,
     /// What kind of host this is, for readers of the results.
     pub place: String,
     /// Where results and reports go.
@@ -80,6 +85,7 @@ impl Default for Plan {
             requests: 1 << 15,
             seconds: 5,
             whole_host: false,
+            counting_clock: false,
             place: "kvm".to_owned(),
             out: PathBuf::from("faas-results"),
         }
@@ -96,14 +102,14 @@ pub struct Laboratory {
     clients: u32,
     requests: usize,
     seconds: u32,
-    whole_host: bool,
+    meters: Meters,
 }
 
 /// Measures what `plan` says with the functions that are deployed, and writes the reports.
 ///
 /// # Errors
 /// The results cannot be written. Experiments that fail are among the results.
-pub async fn run(platform: Arc<Platform>, address: SocketAddr, plan: &Plan) -> Result<()> {
+pub async fn run(platform: Arc<Platform>, address: SocketAddr, plan: &Plan, meters: Meters) -> Result<()> {
     let mut results = Results::open(&plan.out).context("cannot open the results")?;
     let laboratory = Laboratory {
         platform,
@@ -113,26 +119,31 @@ pub async fn run(platform: Arc<Platform>, address: SocketAddr, plan: &Plan) -> R
         clients: plan.clients,
         requests: plan.requests,
         seconds: plan.seconds,
-        whole_host: plan.whole_host,
+        meters,
     };
-    let cells = laboratory.cells(plan);
-    for (number, cell) in cells.iter().enumerate() {
-        print!("{} {cell}: ", progress(number + 1, cells.len()));
-        std::io::stdout().flush()?;
-        if results.has(cell) {
-            println!("measured before");
-            continue;
-        }
-        let outcome = laboratory.measure(cell).await;
-        println!("{outcome}");
-        results.add(cell.clone(), outcome)?;
+    if let Err(error) = laboratory.measure_all(plan, &mut results).await {
+        // Nobody reads any more what is said: what was measured so far is kept all the same.
+        return match is_broken_pipe(&error) {
+            true => Ok(report::write(&plan.out, &plan.place, results.all())?),
+            false => Err(error),
+        };
     }
     report::write(&plan.out, &plan.place, results.all())?;
-    for line in report::ratios(&results.all()) {
-        println!("{line}");
-    }
-    println!("results, tables and plots: {}", plan.out.display());
+    let ratios: String = report::ratios(&results.all())
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect();
+    // Nothing is lost on who has gone by now.
+    let _ = say(format_args!(
+        "{ratios}results, tables and plots: {}\n",
+        plan.out.display()
+    ));
     Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// How far a run is, as a bar.
@@ -167,6 +178,22 @@ impl Laboratory {
         cells
     }
 
+    /// Measures every cell of `plan` that was not measured before.
+    async fn measure_all(&self, plan: &Plan, results: &mut Results) -> Result<()> {
+        let cells = self.cells(plan);
+        for (number, cell) in cells.iter().enumerate() {
+            say(format_args!("{} {cell}: ", progress(number + 1, cells.len())))?;
+            if results.has(cell) {
+                say(format_args!("measured before\n"))?;
+                continue;
+            }
+            let outcome = self.measure(cell).await;
+            results.add(cell.clone(), outcome.clone())?;
+            say(format_args!("{outcome}\n"))?;
+        }
+        Ok(())
+    }
+
     async fn measure(&self, cell: &Cell) -> Outcome {
         match cell.experiment.run(self, cell).await {
             Ok(series) => Outcome::measured(cell.experiment.unit(), series),
@@ -178,21 +205,6 @@ impl Laboratory {
     fn spec(&self, cell: &Cell) -> Result<FunctionSpec> {
         let function = self.platform.function(&cell.function);
         Ok(function.context("the function has gone")?.spec().clone())
-    }
-
-    /// The clock by which the processor time of the instances of `cell` is known.
-    fn processor_clock(&self, cell: &Cell) -> Result<ProcessorClock> {
-        let spec = self.spec(cell)?;
-        let is_own = matches!(spec.sandbox.guest, GuestSpec::Linux(_) | GuestSpec::Unikernel(_))
-            && spec.sandbox.isolation == Isolation::InProcess;
-        match (self.whole_host, is_own) {
-            (true, _) => Ok(ProcessorClock::Host),
-            (false, true) => Ok(ProcessorClock::Process),
-            (false, false) => bail!(
-                "its processes are not this one's own, so that their time is only known where nothing else runs: in the \
-                 emulated host, or with --whole-host"
-            ),
-        }
     }
 
     /// The same for experiments with starts: no instance serves twice, and what they are made from is there.
@@ -270,7 +282,7 @@ impl Deployed<'_> {
 impl Drop for Deployed<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.platform.remove(&self.name) {
-            eprintln!("faas-harness: {error}");
+            complain(format_args!("{error}"));
         }
     }
 }

@@ -6,6 +6,8 @@ use super::experiments::Experiment;
 pub struct Published {
     /// The experiment it corresponds to.
     pub experiment: Experiment,
+    /// How the names of its functions begin, where the experiment has many.
+    pub function: &'static str,
     /// What it was measured with.
     pub what: &'static str,
     /// Of what is varied; 0 where nothing is.
@@ -17,14 +19,23 @@ pub struct Published {
 const fn published(experiment: Experiment, what: &'static str, x: u32, value: f64) -> Published {
     Published {
         experiment,
+        function: "",
         what,
         x,
         value,
     }
 }
 
+const fn warm(function: &'static str, what: &'static str, value: f64) -> Published {
+    Published {
+        function,
+        ..published(Experiment::Warm, what, 0, value)
+    }
+}
+
 /// "Are Unikernels Ready for Serverless on the Edge?", sections 3 and 4: an Intel i5-1135G7 with 8 logical processors
-/// and 64 GiB. The no-op function in Go; medians of its data where they are known, means as printed otherwise.
+/// and 64 GiB. The no-op function in Go unless they say otherwise; medians of its data where they are known, means as
+/// printed otherwise. Of its figures 5 and 9 the text has no values but ratios.
 const EDGE: &[Published] = &[
     published(Experiment::Overhead, "their harness, mean", 0, 0.9),
     published(Experiment::ColdStart, "Nanos on Firecracker", 0, 110.0),
@@ -39,30 +50,37 @@ const EDGE: &[Published] = &[
     published(Experiment::Burst, "Linux on Firecracker", 100, 4300.0),
     published(Experiment::Burst, "Docker with runc", 100, 6500.0),
     published(Experiment::Burst, "Docker with runsc", 100, 7500.0),
+    published(Experiment::Burst, "Node.js: Nanos and OSv", 100, 3600.0),
+    published(Experiment::Burst, "Node.js: Linux on Firecracker", 100, 5900.0),
+    published(Experiment::Burst, "Node.js: Docker with runc", 100, 6400.0),
+    published(Experiment::Burst, "Node.js: Docker with runsc", 100, 16_700.0),
     published(Experiment::Memory, "Nanos, per instance", 1, 24.0),
+    published(Experiment::Memory, "Nanos with Node.js, per instance", 1, 160.8),
     published(Experiment::Memory, "OSv, per instance", 1, 32.0),
     published(Experiment::Memory, "Linux, per instance", 1, 60.0),
     published(Experiment::Memory, "Docker with runc, per instance", 1, 3.9),
     published(Experiment::Memory, "Docker with runsc, per instance", 1, 24.7),
-    published(Experiment::Warm, "Fibonacci: Linux", 0, 334.4),
-    published(Experiment::Warm, "Fibonacci: Nanos", 0, 332.9),
-    published(Experiment::Warm, "Fibonacci: OSv", 0, 336.3),
-    published(Experiment::Warm, "Fibonacci: runc", 0, 325.7),
-    published(Experiment::Warm, "Fibonacci: runsc", 0, 336.8),
-    published(Experiment::Warm, "allocate 50 MiB: Linux, OSv, runsc", 0, 40.0),
-    published(Experiment::Warm, "allocate 50 MiB: Nanos", 0, 56.0),
-    published(Experiment::Warm, "read 50 MiB: runc", 0, 87.0),
-    published(Experiment::Warm, "read 50 MiB: Linux", 0, 123.0),
-    published(Experiment::Warm, "read 50 MiB: OSv", 0, 181.0),
-    published(Experiment::Warm, "read 50 MiB: Nanos", 0, 199.0),
+    warm("fibonacci", "Linux", 334.4),
+    warm("fibonacci", "Nanos", 332.9),
+    warm("fibonacci", "OSv", 336.3),
+    warm("fibonacci", "runc", 325.7),
+    warm("fibonacci", "runsc", 336.8),
+    warm("allocate", "Linux, OSv, runsc", 40.0),
+    warm("allocate", "Nanos", 56.0),
+    warm("read", "runc", 87.0),
+    warm("read", "Linux", 123.0),
+    warm("read", "runsc, about", 160.0),
+    warm("read", "OSv", 181.0),
+    warm("read", "Nanos", 199.0),
+    warm("allocate", "runc, less than", 20.0),
     published(Experiment::Requests, "OSv, its best", 0, 44_793.0),
     published(Experiment::Requests, "Linux, its best", 0, 24_621.0),
     published(Experiment::Throughput, "Nanos", 0, 271.0),
     published(Experiment::Throughput, "runsc, about", 0, 180.0),
-    published(Experiment::IdleCost, "runsc, thousands of instructions", 0, 50.0),
-    published(Experiment::IdleCost, "Linux, thousands of instructions", 0, 80.0),
-    published(Experiment::IdleCost, "Nanos, thousands of instructions", 0, 250.0),
-    published(Experiment::IdleCost, "OSv, thousands of instructions", 0, 9000.0),
+    published(Experiment::IdleInstructions, "runsc", 0, 50.0),
+    published(Experiment::IdleInstructions, "Linux", 0, 80.0),
+    published(Experiment::IdleInstructions, "Nanos", 0, 250.0),
+    published(Experiment::IdleInstructions, "OSv", 0, 9000.0),
     published(Experiment::RequestsWrk, "OSv, its best, by hey", 0, 44_793.0),
 ];
 
@@ -77,7 +95,18 @@ const THESIS: &[Published] = &[
 /// 128 GB, Kubernetes and Knative before the sandboxes.
 const URUNC: &[Published] = &[
     published(Experiment::ColdStart, "urunc and runc by Knative, p99", 0, 1250.0),
-    published(Experiment::ColdStart, "other sandboxes by Knative, p99", 0, 2230.0),
+    published(
+        Experiment::ColdStart,
+        "other sandboxes by Knative, p99, best",
+        0,
+        2230.0,
+    ),
+    published(
+        Experiment::ColdStart,
+        "other sandboxes by Knative, p99, worst",
+        0,
+        3910.0,
+    ),
     published(Experiment::Answered, "urunc and runc, about", 500, 90.0),
 ];
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sandbox::SandboxSpec;
-use sandbox::spec::{GuestSpec, Isolation, ReadyCheck, UnikernelFamily, UnikernelGuest};
+use sandbox::spec::{GuestSpec, ReadyCheck, UnikernelFamily, UnikernelGuest};
 
 use super::FunctionSpec;
 
@@ -56,7 +56,6 @@ impl Builtins {
         }));
         spec.memory = HELLO_MEMORY;
         spec.ready = Some(ReadyCheck::BootPort);
-        spec.isolation = Isolation::InProcess;
         spec
     }
 }

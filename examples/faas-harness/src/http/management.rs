@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::reply::{self, Reply};
 use crate::metrics::{Exposition, Summaries};
 use crate::platform::Platform;
-use crate::pool::AcquireError;
 
 /// The page for people.
 pub const PAGE: &str = include_str!("page.html");
@@ -118,7 +117,6 @@ pub async fn pre_boot(platform: &Platform, name: &str, count: &str) -> Reply {
     };
     match function.pool().pre_boot(count).await {
         Ok(started) => reply::json(StatusCode::OK, &Started { started }),
-        Err(AcquireError::Start(error)) => reply::error(StatusCode::BAD_GATEWAY, error.to_string()),
-        Err(error) => reply::error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Err(error) => reply::acquire_error(&error),
     }
 }

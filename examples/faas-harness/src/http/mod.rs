@@ -3,6 +3,7 @@
 pub mod body;
 pub mod headers;
 mod management;
+mod patient;
 mod provider;
 mod reply;
 mod router;

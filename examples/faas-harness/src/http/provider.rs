@@ -1,15 +1,16 @@
 //! The OpenFaaS provider API, by which `faas-cli` and the OpenFaaS gateway deploy, list, scale and remove functions.
 
 mod deployment;
+mod logs;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use humantime::format_rfc3339_seconds;
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -23,8 +24,6 @@ use deployment::{Deployment, image_of};
 const MAX_DOCUMENT: usize = 1 << 20;
 /// A client that takes longer for its document is sent away: a slow-loris attack holds connections.
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(10);
-/// Lines of an instance's console unless the call says otherwise.
-const LOG_LINES: usize = 100;
 
 /// Answers `/system/…`; `segments` is what stands behind it.
 pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>, segments: &[&str]) -> Reply {
@@ -37,7 +36,7 @@ pub async fn route(platform: &Arc<Platform>, request: Request<Incoming>, segment
         (&Method::GET, ["function", name]) => status(platform, name),
         (&Method::POST, ["scale-function", name]) => scale(platform, name, request).await,
         (&Method::GET, ["info"]) => Ok(info()),
-        (&Method::GET, ["logs"]) => logs(platform, request.uri()),
+        (&Method::GET, ["logs"]) => logs::logs(platform, request.uri()),
         (&Method::GET, ["namespaces"]) => Ok(reply::json(StatusCode::OK, &[""; 0])),
         (_, ["secrets", ..]) => Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -170,43 +169,6 @@ fn info() -> Reply {
     reply::json(StatusCode::OK, &info)
 }
 
-/// What the instances of a function last said, a JSON object a line. `follow` is not obeyed: the answer ends.
-fn logs(platform: &Platform, uri: &Uri) -> Result<Reply, Refusal> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        name: &'a str,
-        namespace: &'static str,
-        instance: &'a str,
-        timestamp: &'a str,
-        text: &'a str,
-    }
-    let name = query_value(uri, "name");
-    let name =
-        name.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "name: say whose logs, as in ?name=FUNCTION"))?;
-    let tail = query_value(uri, "tail").and_then(|value| value.parse().ok());
-    let only = query_value(uri, "instance").filter(|instance| !instance.is_empty());
-    let function = find(platform, name)?;
-    let timestamp = format_rfc3339_seconds(SystemTime::now()).to_string();
-    let mut page = String::new();
-    for sandbox in function.sandboxes() {
-        if only.is_some_and(|only| only != sandbox.id()) {
-            continue;
-        }
-        for text in sandbox.console().tail(tail.unwrap_or(LOG_LINES)).lines() {
-            let line = Line {
-                name,
-                namespace: "",
-                instance: sandbox.id(),
-                timestamp: &timestamp,
-                text,
-            };
-            page.push_str(&serde_json::to_string(&line).unwrap_or_default());
-            page.push('\n');
-        }
-    }
-    Ok(reply::text(StatusCode::OK, "application/x-ndjson", page))
-}
-
 fn find(platform: &Platform, name: &str) -> Result<Arc<Function>, Refusal> {
     let unknown = || deploy_error(&DeployError::Unknown(name.to_owned()));
     platform.function(name).ok_or_else(unknown)
@@ -239,13 +201,4 @@ async fn document(request: Request<Incoming>) -> Result<Bytes, Refusal> {
 
 fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(document).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))
-}
-
-/// The value of a query's field, as it stands there: names and numbers need no decoding.
-fn query_value<'a>(uri: &'a Uri, field: &str) -> Option<&'a str> {
-    let pairs = uri.query()?.split('&');
-    pairs
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(name, _)| *name == field)
-        .map(|(_, value)| value)
 }

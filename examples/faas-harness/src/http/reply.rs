@@ -5,6 +5,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::body::{Body, full};
+use crate::instance::LaunchError;
 use crate::platform::InvokeError;
 use crate::pool::AcquireError;
 
@@ -72,25 +73,30 @@ pub fn invoke_error(name: &str, failure: &InvokeError) -> Reply {
     let reason = failure.to_string();
     match failure {
         InvokeError::UnknownFunction => error(StatusCode::NOT_FOUND, format!("there is no function {name:?}")),
-        InvokeError::Acquire(AcquireError::QueueFull) => error(StatusCode::TOO_MANY_REQUESTS, reason),
-        InvokeError::Acquire(AcquireError::TimedOut(_) | AcquireError::Closed) => {
-            error(StatusCode::SERVICE_UNAVAILABLE, reason)
-        }
-        InvokeError::Acquire(AcquireError::Start(launch)) => {
-            let status = match launch.timed_out {
-                true => StatusCode::GATEWAY_TIMEOUT,
-                false => StatusCode::BAD_GATEWAY,
-            };
-            let mut reason = reason;
+        InvokeError::Acquire(failure) => acquire_error(failure),
+        InvokeError::BodyTooLarge { .. } => error(StatusCode::PAYLOAD_TOO_LARGE, reason),
+        InvokeError::Instance(_) => error(StatusCode::BAD_GATEWAY, reason),
+        InvokeError::TimedOut(_) => error(StatusCode::GATEWAY_TIMEOUT, reason),
+    }
+}
+
+/// There is no instance for a request.
+pub fn acquire_error(failure: &AcquireError<LaunchError>) -> Reply {
+    let mut reason = failure.to_string();
+    match failure {
+        AcquireError::QueueFull => error(StatusCode::TOO_MANY_REQUESTS, reason),
+        AcquireError::TimedOut(_) | AcquireError::Closed => error(StatusCode::SERVICE_UNAVAILABLE, reason),
+        AcquireError::Start(launch) => {
             if !launch.console.is_empty() {
                 reason.push_str("; its console ends with: ");
                 reason.push_str(&launch.console);
             }
+            let status = match launch.timed_out {
+                true => StatusCode::GATEWAY_TIMEOUT,
+                false => StatusCode::BAD_GATEWAY,
+            };
             error(status, reason)
         }
-        InvokeError::BodyTooLarge { .. } => error(StatusCode::PAYLOAD_TOO_LARGE, reason),
-        InvokeError::Instance(_) => error(StatusCode::BAD_GATEWAY, reason),
-        InvokeError::TimedOut(_) => error(StatusCode::GATEWAY_TIMEOUT, reason),
     }
 }
 

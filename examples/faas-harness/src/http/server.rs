@@ -15,11 +15,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::patient::Patient;
 use super::router::{self, Audience};
+use crate::output::complain;
 use crate::platform::Platform;
 
 /// A client that sends its request's head more slowly than this is sent away: a slow-loris attack holds connections.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// A client that takes nothing of its answer for so long is sent away, for the same reason.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// The most headers that are read at all: a flood of them costs memory and time. The router refuses fewer, with a reason.
 const MAX_HEADERS: usize = 1000;
 /// The largest head that is read at all, in bytes, for the same reason.
@@ -84,7 +88,7 @@ impl Server {
                     }
                     Err(error) => {
                         // Most likely no descriptor is free: some connection must end first.
-                        eprintln!("faas-harness: cannot accept a connection: {error}");
+                        complain(format_args!("cannot accept a connection: {error}"));
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
@@ -124,7 +128,7 @@ async fn connection(stream: TcpStream, visit: Visit, mut ended: watch::Receiver<
         .header_read_timeout(HEAD_PATIENCE)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, WRITE_PATIENCE)), service);
     let done = tokio::select! {
         outcome = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(outcome),
         // The one change is that of the end.

@@ -162,7 +162,10 @@ impl Launcher {
             };
             match function.start {
                 StartStrategy::Restore => {
-                    Template::snapshot(&instance, addressing, &self.snapshots.join(&function.name))
+                    // A function that takes the place of one of the same name must not find that one's snapshot.
+                    let number = self.counter.fetch_add(1, Ordering::Relaxed);
+                    let folder = self.snapshots.join(format!("{}-{number}", function.name));
+                    Template::snapshot(&instance, addressing, &folder)
                 }
                 _ => Template::parent(instance, addressing),
             }

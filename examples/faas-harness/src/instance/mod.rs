@@ -24,6 +24,7 @@ pub use ready::ReadyBoard;
 pub use standby::Sources;
 
 use crate::http::body::Body;
+use crate::output::complain;
 use end::End;
 use place::Place;
 
@@ -86,7 +87,7 @@ impl Drop for Home {
     fn drop(&mut self) {
         // The place must not be given to the next one while this one's tap has it.
         if let Err(error) = self.sandbox.teardown().wait(TEARDOWN_PATIENCE) {
-            eprintln!("faas-harness: {}: {}", self.sandbox.id(), error.report());
+            complain(format_args!("{}: {}", self.sandbox.id(), error.report()));
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use sandbox_net::{GuestNetwork, LinkControl};
 
 use super::place::NETWORK;
 use super::{Home, Instance, LaunchError, Place};
+use crate::output::complain;
 
 /// What clones are made from.
 pub struct Template {
@@ -67,7 +67,9 @@ impl Template {
             after: AfterSnapshot::Stop,
             ..SnapshotOptions::default()
         };
-        prepare(folder).map_err(|error| LaunchError::internal(&error))?;
+        if let Some(parent) = folder.parent() {
+            fs::create_dir_all(parent).map_err(|error| LaunchError::internal(&error))?;
+        }
         let written = instance.sandbox().snapshot(folder, &options);
         written.map_err(|error| LaunchError::new(&error, String::new()))?;
         Ok(Self {
@@ -148,22 +150,13 @@ fn fork(parent: &Instance, options: &RestoreOptions) -> sandbox::Result<Restored
         .ok_or_else(|| Error::new(ErrorKind::HostFailure, "a fork made no clone"))
 }
 
-/// Makes room for a snapshot: what an earlier run of the platform left there is of no use to this one.
-fn prepare(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    folder.parent().map_or(Ok(()), fs::create_dir_all)
-}
-
 /// A snapshot that goes with its template.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("faas-harness: {} is left behind: {error}", self.0.display());
+            complain(format_args!("{} is left behind: {error}", self.0.display()));
         }
     }
 }

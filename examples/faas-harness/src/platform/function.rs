@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::function::{FunctionSpec, StartStrategy};
 use crate::instance::{Instance, LaunchError, Launcher, Sources};
 use crate::metrics::FunctionMetrics;
+use crate::output::complain;
 use crate::pool::{Instances, Lease, Pool};
 
 /// An instance that serves one request.
@@ -34,6 +35,7 @@ impl Function {
             sources: Arc::default(),
             metrics: Arc::clone(&metrics),
             running: Mutex::default(),
+            changes: watch::Sender::new(false),
             leaving,
         };
         if spec.start == StartStrategy::Pool {
@@ -61,6 +63,7 @@ impl Function {
     pub(super) fn close(&self) {
         self.pool.close();
         let starter = self.pool.instances();
+        starter.changes.send_replace(true);
         let sources = Arc::clone(&starter.sources);
         starter.leave(move || sources.close());
     }
@@ -82,6 +85,11 @@ impl Function {
             .values()
             .filter_map(|instance| instance.sandbox.upgrade())
             .collect()
+    }
+
+    /// Changes whenever an instance has come; true once the function is closed.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.pool.instances().changes.subscribe()
     }
 
     /// How many sandboxes are ready to be let run.
@@ -118,6 +126,8 @@ pub struct Starter {
     sources: Arc<Sources>,
     metrics: Arc<FunctionMetrics>,
     running: Mutex<HashMap<String, Running>>,
+    /// See [`Function::changes`].
+    changes: watch::Sender<bool>,
     leaving: watch::Sender<usize>,
 }
 
@@ -131,7 +141,7 @@ impl Starter {
         );
         tokio::task::spawn_blocking(move || {
             if let Err(error) = sources.stand_by(&launcher, &spec) {
-                eprintln!("faas-harness: nothing stands by for {:?}: {error}", spec.name);
+                complain(format_args!("nothing stands by for {:?}: {error}", spec.name));
             }
         });
     }
@@ -168,6 +178,7 @@ impl Instances for Starter {
                     address: instance.address(),
                 };
                 self.running().insert(instance.id().to_owned(), running);
+                self.changes.send_modify(|_| {});
             }
             Err(_) => self.metrics.start_failed(),
         }

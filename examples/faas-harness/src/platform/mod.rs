@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::function::{Builtins, FunctionError, FunctionSpec};
 use crate::instance::{Launcher, Networks, ReadyBoard};
+use crate::output::complain;
 pub use function::{Function, InstanceLease};
 pub use invoke::InvokeError;
 use store::Store;
@@ -59,6 +60,8 @@ pub struct Platform {
     host_memory: u64,
     /// How many instances and templates are being given back.
     leaving: watch::Sender<usize>,
+    /// Whether the platform was told to end.
+    ending: watch::Sender<bool>,
 }
 
 impl Platform {
@@ -84,12 +87,13 @@ impl Platform {
             store,
             host_memory: host_memory()?,
             leaving: watch::Sender::new(0),
+            ending: watch::Sender::new(false),
         });
         for spec in platform.store.load()? {
             let name = spec.name.clone();
             match spec.validate(platform.host_memory) {
                 Ok(()) => platform.put(spec),
-                Err(error) => eprintln!("faas-harness: function {name:?} is no longer deployed: {error}"),
+                Err(error) => complain(format_args!("function {name:?} is no longer deployed: {error}")),
             }
         }
         Ok(platform)
@@ -168,6 +172,16 @@ impl Platform {
         self.read().values().cloned().collect()
     }
 
+    /// Ends answers that would go on for ever.
+    pub fn begin_to_end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Becomes true when the platform was told to end.
+    pub fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
     /// Looks after the functions for ever: gives up idle instances, replaces warm ones.
     pub async fn tend(self: Arc<Self>) {
         let mut interval = tokio::time::interval(TENDING);
@@ -179,6 +193,12 @@ impl Platform {
         }
     }
 
+    /// Waits until everything is given back that was given up.
+    pub async fn given_back(&self) {
+        // The sender is this platform's own, so that it cannot go first.
+        let _ = self.leaving.subscribe().wait_for(|count| *count == 0).await;
+    }
+
     /// Ends all functions and waits until every instance is given back, those that still serve a request included.
     pub async fn close(&self) {
         let functions = self.functions();
@@ -188,8 +208,7 @@ impl Platform {
         for function in &functions {
             function.pool().emptied().await;
         }
-        // The sender is this platform's own, so that it cannot go first.
-        let _ = self.leaving.subscribe().wait_for(|count| *count == 0).await;
+        self.given_back().await;
     }
 
     fn put_and_save(&self, spec: FunctionSpec) -> Result<(), DeployError> {

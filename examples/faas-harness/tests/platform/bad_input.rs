@@ -118,6 +118,9 @@ fn a_guest_that_never_gets_ready_is_a_gateway_timeout() {
         assert_eq!(platform.post("/system/functions", &document).status, 202);
         let answer = platform.get("/function/mute");
         assert_eq!(answer.status, 504, "{answer:?}");
+        let answer = platform.post("/pre-boot/mute/1", "");
+        assert_eq!(answer.status, 504, "{answer:?}");
+        assert!(!answer.reason().is_empty());
         assert_eq!(platform.stats("mute")["running"], 0);
     });
 }

@@ -24,29 +24,43 @@ const HALF: &str = "#!/bin/sh\n\
 /// Answers nothing at all.
 const NOTHING: &str = "#!/bin/sh\nread request\n";
 
-/// A document with the server, whose root file system is made in `folder`.
+/// The same for any number of connections.
+pub const PERSISTENT_SERVER: &str = "#!/bin/sh\n\
+    nc -ll -p 80 -e /reply &\n\
+    until grep -q ':0050 0*:0000 0A' /proc/net/tcp /proc/net/tcp6; do :; done\n\
+    wget -q -O /dev/null --post-data=x \"$READY_URL\"\n\
+    wait\n";
+
+/// A document with the server that answers one connection.
 fn server(folder: &Folder, name: &str, reply: &str) -> String {
+    document(folder, name, [SERVER, reply], "")
+}
+
+/// A document with a container whose scripts are `server` and `reply`, and with further `fields`; its root file system is
+/// made in `folder`.
+pub fn document(folder: &Folder, name: &str, [server, reply]: [&str; 2], fields: &str) -> String {
     let root = folder.path().join(name);
     for directory in ["bin", "proc", "dev", "sys", "tmp"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for applet in ["sh", "nc", "grep", "wget"] {
+    for applet in ["sh", "nc", "grep", "wget", "dd", "head", "wc", "tail", "cat"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    for (file, content) in [("server", SERVER), ("reply", reply)] {
+    for (file, content) in [("server", server), ("reply", reply)] {
         fs::write(root.join(file), content).unwrap();
         fs::set_permissions(root.join(file), fs::Permissions::from_mode(0o755)).unwrap();
     }
     format!(
         r#"{{"name": "{name}", "ready": "post", "sandbox": {{"guest": {{"container": {{"runtime": "runc",
             "rootfs": "{}", "process": {{"args": ["/server"],
-            "env": ["PATH=/bin", "READY_URL=${{READY_URL}}"]}}}}}}, "memory": 67108864}}}}"#,
+            "env": ["PATH=/bin", "READY_URL=${{READY_URL}}"]}}}}}}, "memory": 67108864}}{fields}}}"#,
         root.display()
     )
 }
 
-fn can_run_containers() -> bool {
+/// Whether this host has what these tests need. Says that a test was skipped where it does not.
+pub fn can_run_containers() -> bool {
     for program in ["/usr/sbin/runc", "/usr/sbin/nft", "/bin/busybox"] {
         if !Path::new(program).exists() {
             skip(&format!("needs {program}"));

@@ -25,41 +25,43 @@ fn a_cold_function_answers_and_its_instance_serves_the_next_request() {
 
 #[test]
 fn a_hundred_cold_starts_at_once_all_answer() {
-    in_namespace(|| {
-        let platform = Platform::serve(&[]);
-        // No instance serves a second request, so that each request has a cold start of its own.
-        let fields = r#", "scale": {"max": 100, "reuse": false, "queue_ms": 60000, "start_ms": 60000}"#;
-        let (_folder, document) = document("burst", "http-reply", "in_process", fields);
-        platform.deploy_document(&document);
-        let address = platform.address;
-        // The connections are there before the first request is sent.
-        let streams: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let clients: Vec<_> = streams
-            .into_iter()
-            .map(|mut stream| {
-                thread::spawn(move || {
-                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    stream
-                        .write_all(b"GET /function/burst HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                        .unwrap();
-                    let mut answer = String::new();
-                    stream.read_to_string(&mut answer).unwrap();
-                    answer
+    for isolation in ["in_process", "worker"] {
+        in_namespace(move || {
+            let platform = Platform::serve(&[]);
+            // No instance serves a second request, so that each request has a cold start of its own.
+            let fields = r#", "scale": {"max": 100, "reuse": false, "queue_ms": 60000, "start_ms": 60000}"#;
+            let (_folder, document) = document("burst", "http-reply", isolation, fields);
+            platform.deploy_document(&document);
+            let address = platform.address;
+            // The connections are there before the first request is sent.
+            let streams: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let clients: Vec<_> = streams
+                .into_iter()
+                .map(|mut stream| {
+                    thread::spawn(move || {
+                        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        stream
+                            .write_all(b"GET /function/burst HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                            .unwrap();
+                        let mut answer = String::new();
+                        stream.read_to_string(&mut answer).unwrap();
+                        answer
+                    })
                 })
-            })
-            .collect();
-        for client in clients {
-            let answer = client.join().unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-            assert!(answer.ends_with("\nrequest 1\n"), "{answer}");
-        }
-        let stats = platform.stats("burst");
-        assert_eq!(stats["initialisation"]["count"], 100, "{stats}");
-        let failures = "faas_instance_start_failures_total{function=\"burst\"} 0\n";
-        assert!(platform.get("/metrics").body.contains(failures));
-        assert!(platform.end().success());
-        assert_eq!(interfaces(), 1, "only lo is left");
-    });
+                .collect();
+            for client in clients {
+                let answer = client.join().unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                assert!(answer.ends_with("\nrequest 1\n"), "{answer}");
+            }
+            let stats = platform.stats("burst");
+            assert_eq!(stats["initialisation"]["count"], 100, "{stats}");
+            let failures = "faas_instance_start_failures_total{function=\"burst\"} 0\n";
+            assert!(platform.get("/metrics").body.contains(failures));
+            assert!(platform.end().success());
+            assert_eq!(interfaces(), 1, "only lo is left");
+        });
+    }
 }
 
 #[test]

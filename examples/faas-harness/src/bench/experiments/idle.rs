@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::single;
 use crate::bench::Laboratory;
 use crate::bench::cell::{Cell, Point};
-use crate::bench::processor_time::ProcessorClock;
+use crate::bench::meter::Meter;
 
 /// Idle instances among which the cost of one is divided: one alone costs too little to be measured.
 const IDLE_INSTANCES: u32 = 10;
@@ -19,31 +19,31 @@ const WATCHING: Duration = Duration::from_secs(1);
 /// Memory is looked at after each so many instances.
 const MEMORY_STEP: u32 = 10;
 
-/// Microseconds of processor time of one idle instance within a second, without what the platform itself takes.
-pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
-    let clock = laboratory.processor_clock(cell)?;
+/// What one idle instance costs within a second, in thousands of what `meter` counts (nanoseconds or instructions), without
+/// what the platform itself does.
+pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell, meter: Meter<'_>) -> Result<Vec<Point>> {
     let count = IDLE_INSTANCES.min(laboratory.instances);
     let function = laboratory.deploy(cell, |_| {})?;
-    let empty = watch(clock, laboratory.rounds).await?;
+    let empty = watch(meter, laboratory.rounds).await?;
     boot(&function, count).await?;
     sleep(SETTLING).await;
-    let inhabited = watch(clock, laboratory.rounds).await?;
+    let inhabited = watch(meter, laboratory.rounds).await?;
     let platform = empty.iter().sum::<f64>() / empty.len() as f64;
     let samples = inhabited
         .iter()
-        .map(|time| (time - platform) / f64::from(count))
+        .map(|count_of_all| (count_of_all - platform) / f64::from(count))
         .collect();
     Ok(single(samples))
 }
 
-/// Processor time of some seconds, in microseconds.
-async fn watch(clock: ProcessorClock, seconds: usize) -> Result<Vec<f64>> {
+/// What is counted in each of some seconds, in thousands.
+async fn watch(meter: Meter<'_>, seconds: usize) -> Result<Vec<f64>> {
     let mut samples = Vec::new();
     for _ in 0..seconds {
-        let before = clock.now()?;
+        let before = meter.now()?;
         // Nothing happens that could be waited for: that is what is measured.
         sleep(WATCHING).await;
-        samples.push((clock.now()?.saturating_sub(before)).as_secs_f64() * 1e6);
+        samples.push((meter.now()? - before) as f64 / 1e3);
     }
     Ok(samples)
 }

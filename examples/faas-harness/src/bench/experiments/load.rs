@@ -13,6 +13,7 @@ use super::single;
 use crate::bench::cell::{Cell, Point};
 use crate::bench::client::{self, Connection};
 use crate::bench::{Deployed, Laboratory};
+use crate::output::complain;
 
 /// Clients that fetch the file at the same time, as in the edge paper.
 const FILE_CLIENTS: usize = 4;
@@ -46,7 +47,7 @@ pub(super) async fn requests(laboratory: &Laboratory, cell: &Cell, generator: Ge
             }),
             // What an instance cannot serve any more is where its line ends.
             Err(error) if !series.is_empty() => {
-                eprintln!("faas-harness: {cell}: with {clients} clients: {error:#}");
+                complain(format_args!("{cell}: with {clients} clients: {error:#}"));
                 break;
             }
             Err(error) => return Err(error),

@@ -23,10 +23,14 @@ pub enum Experiment {
     ColdStart,
     /// The mean of that, for so many requests at a time. Edge, figure 4; thesis, 5.2.
     Burst,
-    /// Processor time of a cold start, of this process and its children. Edge, figure 5.
+    /// Processor time of a cold start, of this process and all that it starts.
     StartCost,
-    /// Processor time of an idle instance within a second. Edge, figure 6.
+    /// Processor time of an idle instance within a second.
     IdleCost,
+    /// Instructions of a cold start, by a counter of the processor or a clock that counts. Edge, figure 5.
+    StartInstructions,
+    /// Instructions of an idle instance within a second. Edge, figure 6.
+    IdleInstructions,
     /// Memory that is no longer available, for so many idle instances. Edge, figure 7; thesis, figure 5.1.
     Memory,
     /// From a request to its answer when an instance stands by. Thesis, 5.2; edge, figures 8 to 10 and 13 for the
@@ -55,7 +59,7 @@ pub enum Experiment {
 
 impl Experiment {
     /// All of them, the short ones first.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Artefact,
         Self::Overhead,
         Self::ColdStart,
@@ -63,6 +67,8 @@ impl Experiment {
         Self::Warm,
         Self::StartCost,
         Self::IdleCost,
+        Self::StartInstructions,
+        Self::IdleInstructions,
         Self::Memory,
         Self::Burst,
         Self::Initialisation,
@@ -80,6 +86,8 @@ impl Experiment {
             Self::Burst => "burst",
             Self::StartCost => "start-cost",
             Self::IdleCost => "idle-cost",
+            Self::StartInstructions => "start-instructions",
+            Self::IdleInstructions => "idle-instructions",
             Self::Memory => "memory",
             Self::Warm => "warm",
             Self::Overhead => "overhead",
@@ -111,10 +119,17 @@ impl Experiment {
                  paper, figure 4; thesis, figure 5.2b; urunc paper, figures 10 and 12b)."
             }
             Self::StartCost => {
-                "Processor time of a cold start, a call and the end, of the platform with its guests and children (edge \
-                 paper, figure 5, which counts instructions; where a clock counts them, 1 ms is a million)."
+                "Processor time of a cold start, a call and the end, of the platform with its guests and whatever else \
+                 it starts."
             }
-            Self::IdleCost => "Processor time of an idle instance within a second (edge paper, figure 6).",
+            Self::IdleCost => "Processor time of an idle instance within a second.",
+            Self::StartInstructions => {
+                "Millions of instructions of a cold start, a call and the end, of the platform with its guests and \
+                 whatever else it starts, in user space and in the kernel (edge paper, figure 5)."
+            }
+            Self::IdleInstructions => {
+                "Thousands of instructions of an idle instance within a second (edge paper, figure 6)."
+            }
             Self::Memory => {
                 "Memory that is no longer available for so many idle instances (edge paper, figure 7; thesis, figure 5.1)."
             }
@@ -157,6 +172,8 @@ impl Experiment {
             | Self::WarmBurst
             | Self::ColdAgainstWarm => "ms",
             Self::IdleCost => "us/s",
+            Self::StartInstructions => "M instr",
+            Self::IdleInstructions => "k instr/s",
             Self::Memory | Self::Artefact => "MiB",
             Self::Answered => "%",
             Self::Requests | Self::RequestsWrk => "1/s",
@@ -183,6 +200,7 @@ impl Experiment {
             | Self::Burst
             | Self::Initialisation
             | Self::StartCost
+            | Self::StartInstructions
             | Self::Memory
             | Self::Answered
             | Self::ColdAgainstWarm => ALL_STRATEGIES,
@@ -194,8 +212,10 @@ impl Experiment {
         match self {
             Self::ColdStart => start::cold(laboratory, cell).await,
             Self::Burst => scaling::burst(laboratory, cell).await,
-            Self::StartCost => start::cost(laboratory, cell).await,
-            Self::IdleCost => idle::cost(laboratory, cell).await,
+            Self::StartCost => start::cost(laboratory, cell, laboratory.meters.time()?).await,
+            Self::IdleCost => idle::cost(laboratory, cell, laboratory.meters.time()?).await,
+            Self::StartInstructions => start::cost(laboratory, cell, laboratory.meters.instructions()?).await,
+            Self::IdleInstructions => idle::cost(laboratory, cell, laboratory.meters.instructions()?).await,
             Self::Memory => idle::memory(laboratory, cell).await,
             Self::Warm => warm::calls(laboratory, cell).await,
             Self::Overhead => warm::overhead(laboratory, cell).await,

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{milliseconds, single};
 use crate::bench::cell::{Cell, Point};
+use crate::bench::meter::Meter;
 use crate::bench::{Laboratory, client};
 
 /// The time of a request that has to wait for its instance, once for each round.
@@ -18,17 +19,19 @@ pub(super) async fn cold(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Poi
     Ok(single(samples))
 }
 
-/// Processor time of a cold start and its end. Where a clock counts instructions it is their number.
-pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
+/// What a cold start, a call and the end cost, in millions of what `meter` counts: nanoseconds or instructions. What stands
+/// by is made again within that.
+pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell, meter: Meter<'_>) -> Result<Vec<Point>> {
     let function = laboratory.deploy_for_starts(cell).await?;
-    let clock = laboratory.processor_clock(cell)?;
     let mut samples = Vec::new();
+    laboratory.platform.given_back().await;
     for _ in 0..laboratory.rounds {
-        function.stood_by().await?;
-        let before = clock.now()?;
+        let before = meter.now()?;
         client::get(laboratory.address, &function.path()).await?;
         function.function()?.pool().settled().await;
-        samples.push(milliseconds(clock.now()?.saturating_sub(before)));
+        laboratory.platform.given_back().await;
+        function.stood_by().await?;
+        samples.push((meter.now()? - before) as f64 / 1e6);
     }
     Ok(single(samples))
 }

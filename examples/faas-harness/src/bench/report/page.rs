@@ -5,10 +5,12 @@ use std::fs;
 
 use super::plot::{self, Bar, Line, escape};
 use crate::bench::Experiment;
-use crate::bench::cell::Outcome;
-use crate::bench::papers;
+use crate::bench::cell::{Cell, Outcome, Point};
+use crate::bench::figures::{self, Figure};
+use crate::bench::papers::{self, Published};
 use crate::bench::results::Measurement;
 use crate::bench::statistics::Statistics;
+use crate::function::StartStrategy;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:52rem;color:#223}\
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2.5rem}svg{width:100%;font:12px system-ui,sans-serif}\
@@ -28,24 +30,35 @@ pub(super) fn page(place: &str, measurements: &[&Measurement]) -> String {
         let items: String = ratios.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
         let _ = writeln!(page, "<h2>Against a cold start</h2><ul>{items}</ul>");
     }
-    for experiment in Experiment::ALL {
-        let of_it: Vec<&Measurement> = measurements
-            .iter()
-            .copied()
-            .filter(|measurement| measurement.cell.experiment == experiment)
-            .collect();
+    for figure in &figures::ALL {
+        let is_its_own = |measurement: &&Measurement| {
+            let Cell {
+                experiment, function, ..
+            } = &measurement.cell;
+            *experiment == figure.experiment && function.starts_with(figure.functions)
+        };
+        let of_it: Vec<&Measurement> = measurements.iter().copied().filter(is_its_own).collect();
         if !of_it.is_empty() {
-            section(&mut page, experiment, &of_it);
+            section(&mut page, figure, &of_it);
+        }
+        if figure.experiment == Experiment::ColdAgainstWarm {
+            let differences = differences(measurements);
+            if !differences.is_empty() {
+                page += "<p>The same for so many calls at a time: the median of cold ones less that of warm ones.</p>";
+                page += &plot::lines(&differences, figure.experiment.unit(), figure.axis);
+            }
         }
     }
     page + "</html>\n"
 }
 
-fn section(page: &mut String, experiment: Experiment, measurements: &[&Measurement]) {
+fn section(page: &mut String, figure: &Figure, measurements: &[&Measurement]) {
+    let experiment = figure.experiment;
     // Writing to a string cannot fail.
     let _ = write!(
         page,
-        "<h2>{}</h2>\n<p>{}</p>\n",
+        "<h2>{}</h2>\n<p><code>{}</code>: {}</p>\n",
+        escape(figure.title),
         experiment.name(),
         experiment.meaning()
     );
@@ -54,8 +67,8 @@ fn section(page: &mut String, experiment: Experiment, measurements: &[&Measureme
         Outcome::Failed { .. } => false,
     });
     let plot = match varies {
-        true => plot::lines(&lines(experiment, measurements), experiment.unit()),
-        false => plot::bars(&bars(experiment, measurements), experiment.unit()),
+        true => plot::lines(&lines(figure, measurements), experiment.unit(), figure.axis),
+        false => plot::bars(&bars(figure, measurements), experiment.unit()),
     };
     page.push_str(&plot);
     for (function, reason, starts) in failures(measurements) {
@@ -67,6 +80,42 @@ fn section(page: &mut String, experiment: Experiment, measurements: &[&Measureme
             escape(reason)
         );
     }
+}
+
+/// The values of the papers' own figure.
+fn published(figure: &Figure) -> impl Iterator<Item = &'static Published> {
+    papers::all()
+        .filter(|published| published.experiment == figure.experiment && published.function == figure.functions)
+}
+
+/// Cold bursts less warm ones, of the same function and size.
+fn differences(measurements: &[&Measurement]) -> Vec<Line> {
+    let of = |experiment: Experiment| {
+        let is_cold = move |measurement: &&&Measurement| {
+            measurement.cell.experiment == experiment && measurement.cell.start == StartStrategy::Cold
+        };
+        measurements
+            .iter()
+            .filter(is_cold)
+            .filter_map(|measurement| match &measurement.outcome {
+                Outcome::Measured { series, .. } => Some((&measurement.cell.function, series)),
+                Outcome::Failed { .. } => None,
+            })
+    };
+    let difference = |(function, cold): (&String, &Vec<Point>)| {
+        let (_, warm) = of(Experiment::WarmBurst).find(|(name, _)| *name == function)?;
+        let warm_at = |x: u32| warm.iter().find(|point| point.x == x);
+        let median = |point: &Point| Statistics::of(&point.samples).median;
+        Some(Line {
+            label: function.clone(),
+            points: cold
+                .iter()
+                .filter_map(|point| Some((f64::from(point.x), median(point) - median(warm_at(point.x)?), 0.0)))
+                .collect(),
+            published: false,
+        })
+    };
+    of(Experiment::Burst).filter_map(difference).collect()
 }
 
 /// What failed, and why, once for all ways of starting that failed alike.
@@ -89,7 +138,7 @@ fn label(measurement: &Measurement) -> String {
     format!("{} ({})", measurement.cell.function, measurement.cell.start.name())
 }
 
-fn bars(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Bar> {
+fn bars(figure: &Figure, measurements: &[&Measurement]) -> Vec<Bar> {
     let mut bars = Vec::new();
     for measurement in measurements {
         if let Outcome::Measured { series, .. } = &measurement.outcome {
@@ -104,8 +153,7 @@ fn bars(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Bar> {
             }));
         }
     }
-    let published = papers::all().filter(|published| published.experiment == experiment);
-    bars.extend(published.map(|published| Bar {
+    bars.extend(published(figure).map(|published| Bar {
         label: published.what.to_owned(),
         value: published.value,
         spread: 0.0,
@@ -114,25 +162,26 @@ fn bars(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Bar> {
     bars
 }
 
-fn lines(experiment: Experiment, measurements: &[&Measurement]) -> Vec<Line> {
+fn lines(figure: &Figure, measurements: &[&Measurement]) -> Vec<Line> {
     let mut lines = Vec::new();
     for measurement in measurements {
         if let Outcome::Measured { series, .. } = &measurement.outcome {
-            let median = |samples: &[f64]| Statistics::of(samples).median;
             lines.push(Line {
                 label: label(measurement),
                 points: series
                     .iter()
-                    .map(|point| (f64::from(point.x), median(&point.samples)))
+                    .map(|point| {
+                        let statistics = Statistics::of(&point.samples);
+                        (f64::from(point.x), statistics.median, statistics.confidence)
+                    })
                     .collect(),
                 published: false,
             });
         }
     }
-    let published = papers::all().filter(|published| published.experiment == experiment);
-    lines.extend(published.map(|published| Line {
+    lines.extend(published(figure).map(|published| Line {
         label: format!("{}: {}", published.what, published.value),
-        points: vec![(f64::from(published.x), published.value)],
+        points: vec![(f64::from(published.x), published.value, 0.0)],
         published: true,
     }));
     lines

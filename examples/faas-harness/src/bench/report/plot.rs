@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 
+use crate::bench::figures::Axis;
+
 const WIDTH: f64 = 760.0;
 const LABELS: f64 = 260.0;
 const BAR: f64 = 22.0;
 const LINE_HEIGHT: f64 = 300.0;
+const LABEL_HEIGHT: f64 = 18.0;
 const MARGIN: f64 = 50.0;
 const COLOURS: [&str; 8] = [
     "#3366cc", "#dc8a1e", "#2a9d5c", "#b5384b", "#7b52ab", "#8a6d3b", "#c75b9b", "#5f6b7a",
@@ -28,8 +31,8 @@ pub struct Bar {
 pub struct Line {
     /// What it stands for.
     pub label: String,
-    /// Its points, by ascending x.
-    pub points: Vec<(f64, f64)>,
+    /// Its points, by ascending x: x, y, and half of the confidence interval's width.
+    pub points: Vec<(f64, f64, f64)>,
     /// Whether it is a paper's, and then only points.
     pub published: bool,
 }
@@ -76,13 +79,22 @@ pub fn bars(bars: &[Bar], unit: &str) -> String {
 }
 
 /// Lines over a common axis.
-pub fn lines(lines: &[Line], unit: &str) -> String {
+pub fn lines(lines: &[Line], unit: &str, axis: Axis) -> String {
     let points = || lines.iter().flat_map(|line| &line.points);
     let right = points().map(|point| point.0).fold(1.0, f64::max);
-    let top = points().map(|point| point.1).fold(f64::MIN_POSITIVE, f64::max);
-    let x = |value: f64| MARGIN + value / right * (WIDTH - LABELS - MARGIN);
+    let top = points()
+        .map(|point| point.1 + point.2)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    let share = |value: f64| match axis {
+        Axis::Linear => value / right,
+        // The first step is that from nothing to one.
+        Axis::PowersOfTwo => (value.max(0.5).log2() + 1.0) / (right.log2() + 1.0),
+    };
+    let x = |value: f64| MARGIN + share(value) * (WIDTH - LABELS - MARGIN);
     let y = |value: f64| LINE_HEIGHT - 30.0 - value / top * (LINE_HEIGHT - 50.0);
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {LINE_HEIGHT}\">");
+    // Each line has a label beside the plot.
+    let height = LINE_HEIGHT.max(20.0 + LABEL_HEIGHT * lines.len() as f64);
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {height}\">");
     let _ = write!(
         svg,
         "<path d=\"M{MARGIN} 10V{0}H{1}\" fill=\"none\" stroke=\"#889\"/>\
@@ -110,19 +122,20 @@ pub fn lines(lines: &[Line], unit: &str) -> String {
                 places.join(" ")
             );
         }
-        for point in &line.points {
+        for (across, up, spread) in &line.points {
+            let (across, high, low) = (x(*across), y(up + spread), y((up - spread).max(0.0)));
             let _ = write!(
                 svg,
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>",
-                x(point.0),
-                y(point.1)
+                "<circle cx=\"{across:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>\
+                 <path d=\"M{across:.1} {high:.1}V{low:.1}\" stroke=\"{colour}\"/>",
+                y(*up)
             );
         }
         let _ = write!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
             WIDTH - LABELS + 12.0,
-            20.0 + 18.0 * number as f64,
+            20.0 + LABEL_HEIGHT * number as f64,
             escape(&line.label)
         );
     }
@@ -165,10 +178,21 @@ mod tests {
     fn a_line_lies_within_its_plot() {
         let line = Line {
             label: "a".to_owned(),
-            points: vec![(10.0, 5.0), (100.0, 50.0)],
+            points: vec![(10.0, 5.0, 0.0), (100.0, 50.0, 0.0)],
             published: false,
         };
-        let svg = lines(&[line], "ms");
+        let svg = lines(&[line], "ms", Axis::Linear);
         assert!(svg.contains("points=\"95.0,245.0 500.0,20.0\""), "{svg}");
+    }
+
+    #[test]
+    fn powers_of_two_are_evenly_apart() {
+        let line = Line {
+            label: "a".to_owned(),
+            points: vec![(1.0, 1.0, 0.0), (2.0, 1.0, 0.0), (4.0, 1.0, 0.0)],
+            published: false,
+        };
+        let svg = lines(&[line], "1/s", Axis::PowersOfTwo);
+        assert!(svg.contains("points=\"200.0,20.0 350.0,20.0 500.0,20.0\""), "{svg}");
     }
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use sandbox::SandboxSpec;
 use sandbox::spec::{ContainerGuest, GuestSpec, LinuxGuest, ProcessSpec, UnikernelGuest};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::function::{Builtins, FunctionError, FunctionSpec, StartStrategy};
+use crate::function::{Builtins, FunctionError, FunctionSpec};
 
 /// How an image names a function that comes with the harness.
 const BUILTIN: &str = "builtin:";
@@ -18,8 +19,8 @@ const DEFAULT_RUNTIME: &str = "runc";
 ///
 /// `image` is `builtin:NAME`, or the absolute path of a unikernel's file, of an OCI image layout or of a root file
 /// system. The annotations `sandbox.guest` (`unikernel`, `image` or `rootfs`; found out from the path if left out),
-/// `sandbox.runtime`, `sandbox.start` and `sandbox.port`, and OpenFaaS' labels `com.openfaas.scale.min`, `….max` and
-/// `….zero-duration` say the rest.
+/// `sandbox.runtime`, `sandbox.isolation`, `sandbox.start` and `sandbox.port`, and OpenFaaS' labels
+/// `com.openfaas.scale.min`, `….max` and `….zero-duration` say the rest.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Deployment {
@@ -82,7 +83,10 @@ impl Deployment {
             function.sandbox.memory = memory(&limits.memory).ok_or_else(invalid)?;
         }
         if let Some(start) = annotations.get("sandbox.start") {
-            function.start = start_strategy(start)?;
+            function.start = word(start, "sandbox.start")?;
+        }
+        if let Some(isolation) = annotations.get("sandbox.isolation") {
+            function.sandbox.isolation = word(isolation, "sandbox.isolation")?;
         }
         if let Some(port) = annotations.get("sandbox.port") {
             let invalid = |_| FunctionError::new("annotations.sandbox.port", "must be 1 to 65535");
@@ -194,9 +198,11 @@ pub(super) fn image_of(function: &FunctionSpec) -> String {
     path.map_or_else(String::new, |path| path.display().to_string())
 }
 
-fn start_strategy(text: &str) -> Result<StartStrategy, FunctionError> {
+/// What the word `text` of an annotation means, as this harness's own documents have it.
+fn word<T: DeserializeOwned>(text: &str, annotation: &str) -> Result<T, FunctionError> {
     let value = serde_json::Value::String(text.to_owned());
-    serde_json::from_value(value).map_err(|error| FunctionError::new("annotations.sandbox.start", error.to_string()))
+    let invalid = |error: serde_json::Error| FunctionError::new(format!("annotations.{annotation}"), error.to_string());
+    serde_json::from_value(value).map_err(invalid)
 }
 
 fn scale(function: &mut FunctionSpec, labels: &BTreeMap<String, String>) -> Result<(), FunctionError> {
@@ -242,7 +248,10 @@ fn memory(text: &str) -> Option<u64> {
 mod tests {
     use std::time::Duration;
 
+    use sandbox::spec::Isolation;
+
     use super::*;
+    use crate::function::StartStrategy;
 
     fn function(json: &str) -> Result<FunctionSpec, FunctionError> {
         serde_json::from_str::<Deployment>(json)
@@ -256,13 +265,14 @@ mod tests {
             r#"{"service": "f", "image": "builtin:hello", "limits": {"memory": "16Mi"},
                 "labels": {"com.openfaas.scale.min": "2", "com.openfaas.scale.max": "7",
                            "com.openfaas.scale.zero-duration": "15m"},
-                "annotations": {"sandbox.start": "warm", "sandbox.port": "8080"}}"#,
+                "annotations": {"sandbox.start": "warm", "sandbox.port": "8080", "sandbox.isolation": "in_process"}}"#,
         )
         .unwrap();
         assert_eq!(function.sandbox.memory, 16 << 20);
         assert_eq!((function.scale.warm, function.scale.max), (2, 7));
         assert_eq!(function.scale.idle(), Duration::from_secs(900));
         assert_eq!((function.start, function.port), (StartStrategy::Warm, 8080));
+        assert_eq!(function.sandbox.isolation, Isolation::InProcess);
     }
 
     #[test]
@@ -289,6 +299,10 @@ mod tests {
             (
                 r#"{"service": "f", "image": "builtin:hello", "annotations": {"sandbox.start": "hot"}}"#,
                 "annotations.sandbox.start",
+            ),
+            (
+                r#"{"service": "f", "image": "builtin:hello", "annotations": {"sandbox.isolation": "none"}}"#,
+                "annotations.sandbox.isolation",
             ),
         ] {
             assert_eq!(function(json).unwrap_err().field, field, "{json}");
