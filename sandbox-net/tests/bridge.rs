@@ -386,6 +386,42 @@ fn a_subnet_that_is_not_asked_for_is_a_free_one() {
 }
 
 #[test]
+fn namespaces_may_have_bridges_of_the_same_name_and_network() {
+    let name = "namespaces_may_have_bridges_of_the_same_name_and_network";
+    in_namespace_with_nft(name, || {
+        let records = Records::new();
+        let networks = records.networks();
+        let mut wanted = request("here", "sb-in", "10.80.0.0/24");
+        wanted.ports = vec![tcp(8080, 80)];
+        let here = Container::new(&networks, &wanted);
+        let elsewhere = networks.new_namespace("elsewhere").unwrap();
+        wanted.id = "there".to_owned();
+        // Also what differs from the other one is its own.
+        wanted.bridge.isolated = false;
+        let there = elsewhere
+            .namespace()
+            .run(|| Container::try_new(&networks, &wanted))
+            .unwrap();
+        assert_eq!(here.address(), there.address());
+
+        // What is swept here is nothing of there, and each goes with its own last sandbox.
+        assert_eq!(networks.sweep().unwrap(), Vec::<String>::new());
+        drop(here);
+        assert!(!rules().contains("8080"), "{}", rules());
+        let listener = there.listen(80);
+        let address = SocketAddr::from((there.attachment.gateway(), 8080));
+        let connect = || Ok(TcpStream::connect_timeout(&address, PATIENCE).unwrap());
+        pass(&listener, elsewhere.namespace().run(connect).unwrap());
+        drop(there);
+        let interfaces = || Ok(fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+        let left = elsewhere.namespace().run(interfaces).unwrap();
+        assert!(!left.contains("sb"), "{left}");
+        drop(elsewhere);
+        assert_nothing_left(&records);
+    });
+}
+
+#[test]
 fn many_that_come_and_go_at_once_share_one_bridge_and_leave_nothing() {
     let name = "many_that_come_and_go_at_once_share_one_bridge_and_leave_nothing";
     in_namespace_with_nft(name, || {
