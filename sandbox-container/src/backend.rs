@@ -272,7 +272,7 @@ impl Backend for ContainerBackend {
         }
         recorder.record(Phase::SnapshotChecked);
         // The original may live, and there may be many that go on from it.
-        spec.id = None;
+        spec.id.clone_from(&options.overrides.id);
         if let Some(limits) = &options.overrides.limits {
             spec.limits = limits.clone();
         }

@@ -113,6 +113,16 @@ pub fn check_restore(options: &RestoreOptions) -> Result<()> {
         ),
         (!overrides.disks.is_empty(), "overrides.disks", "containers have none"),
         (
+            !overrides.networks.is_empty(),
+            "overrides.networks",
+            "containers are saved without networks",
+        ),
+        (
+            overrides.huge_pages.is_some(),
+            "overrides.huge_pages",
+            "a container's memory is the host's own",
+        ),
+        (
             overrides.vsock_path.is_some(),
             "overrides.vsock_path",
             "containers have none",
@@ -150,6 +160,34 @@ mod tests {
             let mut spec = spec();
             change(&mut spec);
             let error = check(&spec, &all).unwrap_err();
+            assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some(field)));
+        }
+    }
+
+    #[test]
+    fn what_a_restored_container_cannot_be_given_is_refused_by_field() {
+        type Change = fn(&mut RestoreOptions);
+        let cases: [(&str, Change); 5] = [
+            ("start", |options| options.start = false),
+            ("memory", |options| options.memory = MemoryRestore::Uffd),
+            ("overrides.networks", |options| {
+                options.overrides.networks.insert("net".to_owned(), Default::default());
+            }),
+            ("overrides.huge_pages", |options| {
+                options.overrides.huge_pages = Some(HugePages::Never);
+            }),
+            ("overrides.vsock_path", |options| {
+                options.overrides.vsock_path = Some("/v".into());
+            }),
+        ];
+        for (field, change) in cases {
+            let mut options = RestoreOptions {
+                start: true,
+                ..RestoreOptions::default()
+            };
+            check_restore(&options).unwrap();
+            change(&mut options);
+            let error = check_restore(&options).unwrap_err();
             assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some(field)));
         }
     }

@@ -83,7 +83,8 @@ pub enum Verify {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Overrides {
-    /// Name of the sandbox; the original's if left out, which must then be free. For forks one is made up.
+    /// Name of the sandbox; the original's if left out, which must then be free. For forks and containers one is made
+    /// up.
     pub id: Option<String>,
     /// Disks by id.
     pub disks: BTreeMap<String, DiskOverride>,

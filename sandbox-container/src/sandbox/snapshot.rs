@@ -81,9 +81,8 @@ fn refuse(spec: &SandboxSpec, can_go_on: bool, options: &SnapshotOptions) -> Res
         );
         return Err(Error::unsupported("after", context));
     }
-    if super::writes_to_its_root(spec) {
-        let context = "what the container wrote to its root file system would be missing from the snapshot";
-        return Err(Error::unsupported("guest.container.writable_root", context));
+    if let Some((field, context)) = super::unsaved(spec) {
+        return Err(Error::unsupported(field, context));
     }
     Ok(())
 }
