@@ -39,7 +39,10 @@ pub fn identify(host: &Host, name: &str) -> Result<OciRuntime> {
 }
 
 /// Runs a command, and gives what it says.
-fn ask(host: &Host, command: Vec<PathBuf>, limit: Duration) -> Result<(Status, String)> {
+///
+/// # Errors
+/// It cannot be started, or has not ended after `limit`.
+pub fn ask(host: &Host, command: Vec<PathBuf>, limit: Duration) -> Result<(Status, String)> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(call("cannot make a pipe"))?;
     let request = Call {
         command,

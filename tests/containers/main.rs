@@ -6,6 +6,7 @@
 mod support;
 
 mod bad_input;
+mod disks;
 mod ending;
 mod functions;
 mod image;
@@ -14,3 +15,4 @@ mod network;
 mod process;
 mod root;
 mod rootless;
+mod stats;

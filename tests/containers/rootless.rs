@@ -8,6 +8,7 @@ use std::process::Command;
 
 use sandbox::{Backend, Capability, ContainerOptions, ErrorKind, Exit, Runtime, Sandbox, SandboxSpec};
 
+use crate::stats::{BUSY, await_use};
 use crate::support::container::{process, script};
 use crate::support::{PATIENCE, TempFolder, console_text, container_options, leftovers, skip};
 
@@ -68,7 +69,20 @@ fn lives(runtime: &Runtime, name: &str) {
     assert_eq!(console_text(&*sandbox), "0\nheard words\n", "{name}");
     sandbox.teardown().wait(PATIENCE).unwrap();
 
-    let sandbox = started(runtime, &script(name, "sleep 1000000"));
+    let sandbox = started(runtime, &script(name, BUSY));
+    await_use(&*sandbox);
+    // No cgroup counts it, and runc's events tell nothing then: the kernel's files of its processes do.
+    let stats = sandbox.stats().unwrap();
+    let memory = &stats.memory;
+    for counted in [
+        memory.resident,
+        memory.proportional,
+        memory.private,
+        memory.guest_touched,
+        stats.cpu.guest,
+    ] {
+        assert!(counted.is_some_and(|number| number > 0), "{name}: {stats:?}");
+    }
     let exec = sandbox
         .as_exec()
         .unwrap()

@@ -41,6 +41,8 @@ pub enum Command<'a> {
     Kill(i32),
     /// Kills it if need be, and forgets it.
     Delete,
+    /// Says what it uses.
+    Stats,
     /// Runs a further process.
     Exec {
         /// A process as in `config.json`.
@@ -115,6 +117,7 @@ impl OciRuntime {
             Command::Resume => drop(words.add("resume").add(id)),
             Command::Kill(signal) => drop(words.add("kill").add(id).add(signal.to_string())),
             Command::Delete => drop(words.add("delete").add("--force").add(id)),
+            Command::Stats => drop(words.add("events").add("--stats").add(id)),
             Command::Exec {
                 process,
                 pid_file,

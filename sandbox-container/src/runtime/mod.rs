@@ -1,6 +1,7 @@
 //! OCI runtimes: finding them, knowing them, and the words of their commands.
 
 mod command;
+pub mod events;
 mod log;
 mod version;
 
@@ -94,6 +95,11 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 impl OciRuntime {
+    /// Whether it has a command that says what a container uses.
+    pub fn has_events(&self) -> bool {
+        self.kind != Kind::Crun
+    }
+
     /// Whether the SDK makes the cgroup, and starts the runtime in it.
     pub fn makes_no_cgroup(&self) -> bool {
         self.kind == Kind::Runsc

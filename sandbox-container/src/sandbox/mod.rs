@@ -5,7 +5,9 @@ mod ending;
 mod exec;
 mod life;
 mod parts;
+mod processes;
 mod snapshot;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +16,6 @@ use std::time::Duration;
 
 use sandbox_core::readiness::{Readiness, Signs};
 use sandbox_core::spec::GuestSpec;
-use sandbox_core::stats::{CpuStats, MemoryStats};
 use sandbox_core::{
     Capability, ConsoleLog, Error, ErrorKind, Exec, ExecSession, Exit, Manifest, NetworkState, Result, Sandbox,
     SandboxSpec, SnapshotOptions, State, Stats, Teardown, Timeline,
@@ -45,7 +46,7 @@ impl ContainerSandbox {
         if !life.takes_input() {
             capabilities.remove(&Capability::ConsoleInput);
         }
-        if writes_to_its_root(&spec) {
+        if unsaved(&spec).is_some() {
             capabilities.remove(&Capability::Snapshot);
             capabilities.remove(&Capability::SnapshotResume);
         }
@@ -70,9 +71,19 @@ impl ContainerSandbox {
     }
 }
 
-/// Whether what the container has written is not all in its memory.
-fn writes_to_its_root(spec: &SandboxSpec) -> bool {
-    matches!(&spec.guest, GuestSpec::Container(guest) if guest.writable_root)
+/// The field of what a container has that no runtime saves, and what would become of it.
+fn unsaved(spec: &SandboxSpec) -> Option<(&'static str, &'static str)> {
+    match &spec.guest {
+        GuestSpec::Container(guest) if guest.writable_root => Some((
+            "guest.container.writable_root",
+            "what the container wrote to its root file system would be missing from the snapshot",
+        )),
+        _ if !spec.networks.is_empty() => Some((
+            "networks",
+            "what goes on from the snapshot would have the original's addresses in another network",
+        )),
+        _ => None,
+    }
 }
 
 const ALIVE: [State; 2] = [State::Running, State::Paused];
@@ -118,7 +129,7 @@ impl Sandbox for ContainerSandbox {
 
     fn snapshot(&self, directory: &Path, options: &SnapshotOptions) -> Result<Manifest> {
         self.in_state(&ALIVE, "snapshot")?;
-        if !self.capabilities.contains(&Capability::Snapshot) && !writes_to_its_root(&self.spec) {
+        if !self.capabilities.contains(&Capability::Snapshot) && unsaved(&self.spec).is_none() {
             let context = "this runtime cannot save containers here; its probe says why";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }
@@ -131,26 +142,10 @@ impl Sandbox for ContainerSandbox {
             let context = "cannot read the counters of a sandbox that is torn down";
             return Err(Error::new(ErrorKind::WrongState, context));
         }
-        let usage = self
-            .life
-            .parts
-            .cgroup
-            .as_ref()
-            .map(|cgroup| cgroup.usage())
-            .unwrap_or_default();
+        let networks = self.networks().iter().map(counters::of).collect();
         Ok(Stats {
-            memory: MemoryStats {
-                resident: usage.anonymous.map(|anonymous| anonymous + usage.mapped.unwrap_or(0)),
-                private: usage.anonymous,
-                guest_touched: usage.memory,
-                ..MemoryStats::default()
-            },
-            cpu: CpuStats {
-                guest: usage.cpu,
-                ..CpuStats::default()
-            },
-            disks: usage.disks.into_iter().collect(),
-            networks: self.networks().iter().map(counters::of).collect(),
+            networks,
+            ..usage::of(&self.life)
         })
     }
 
