@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use sandbox::limits::TokenBucket;
+use sandbox::limits::{Limits, RateLimit, TokenBucket};
+use sandbox::stats::DiskStats;
 use sandbox::{Capability, ErrorKind, Exit, Sandbox, SandboxSpec};
 
 use crate::Finding;
 use crate::subject::Subject;
-use crate::support::{console_text, created, runtime};
+use crate::support::{console_text, container, created, runtime};
 
 pub fn ends_at_the_deadline(subject: &dyn Subject) -> Finding {
     let mut guest = subject.runner();
@@ -73,54 +74,96 @@ fn used(sandbox: &dyn Sandbox) -> u64 {
 }
 
 pub fn bounds_processes(subject: &dyn Subject) -> Finding {
-    let mut spec = subject.breeder().unwrap_or_else(|| subject.idler().spec);
+    let breeder = subject.breeder();
+    let mut spec = breeder.clone().unwrap_or_else(|| subject.idler().spec);
     spec.limits.pids = Some(16);
     if is_refused(&spec, "limits.pids") {
         return Finding::Absent("no limit of processes");
     }
     let sandbox = created(&spec);
+    assert!(sandbox.capabilities().contains(&Capability::LimitPids));
     sandbox.start().unwrap();
+    if breeder.is_none() {
+        // A guest has no processes of the host; what its worker could start, a worker that its guest has taken over
+        // shows (in_worker).
+        sandbox.stop(Duration::ZERO).unwrap();
+        return Finding::Kept;
+    }
     let exit = sandbox.wait(Some(subject.patience())).unwrap();
     assert!(matches!(exit, Exit::Code(1..)), "{exit}");
     Finding::Kept
 }
 
 pub fn bounds_disk_reads(subject: &dyn Subject) -> Finding {
+    let idler = || vec![subject.idler().spec];
+    let directions = |limits: &mut Limits, limit| limits.disk_read = limit;
+    for spec in subject.readers().unwrap_or_else(idler) {
+        if !is_held(subject, spec, "limits.disk_read", directions, |disk| disk.read_bytes) {
+            return Finding::Absent("no limit of disks but each disk's own");
+        }
+    }
+    Finding::Kept
+}
+
+pub fn bounds_disk_writes(subject: &dyn Subject) -> Finding {
+    let disk = container::Disk::new();
+    let idler = || vec![subject.idler().spec];
+    let directions = |limits: &mut Limits, limit| limits.disk_write = limit;
+    for spec in subject.writers(disk.path()).unwrap_or_else(idler) {
+        if !is_held(subject, spec, "limits.disk_write", directions, |disk| {
+            disk.written_bytes
+        }) {
+            return Finding::Absent("no limit of what is written to all disks");
+        }
+    }
+    Finding::Kept
+}
+
+/// Has a guest read or write more than it may, a line for each MiB, and compares what it could with its limit. False if
+/// the backend refuses to hold it.
+fn is_held(
+    subject: &dyn Subject,
+    mut spec: SandboxSpec,
+    field: &str,
+    set: fn(&mut Limits, RateLimit),
+    count: fn(&DiskStats) -> u64,
+) -> bool {
     const RATE: u64 = 4 << 20;
-    let mut spec = match subject.reader() {
-        Some(spec) => spec,
-        None => subject.idler().spec,
-    };
-    spec.limits.disk_read.bandwidth = Some(TokenBucket {
+    let bucket = TokenBucket {
         size: RATE,
         refill_time_ms: 1000,
         one_time_burst: 0,
-    });
-    if is_refused(&spec, "limits.disk_read") {
-        return Finding::Absent("no limit of disks but each disk's own");
+    };
+    let limit = RateLimit {
+        bandwidth: Some(bucket),
+        operations: None,
+    };
+    set(&mut spec.limits, limit);
+    if is_refused(&spec, field) {
+        return false;
     }
     let sandbox = created(&spec);
     assert!(sandbox.capabilities().contains(&Capability::LimitDisk));
     let begin = Instant::now();
     sandbox.start().unwrap();
-    // It reads as much as it gets; how long that was, the clock says.
+    // It takes as much as it gets; how long that was, the clock says.
     let first = sandbox.console().wait_for(b"MiB\n", 0, subject.patience());
-    assert!(first.is_some(), "nothing was read");
+    assert!(first.is_some(), "nothing came through: {}", console_text(&*sandbox));
     sandbox.wait(Some(Duration::from_secs(2))).unwrap_err();
     let text = console_text(&*sandbox);
-    let read = (text.lines().count() as u64) << 20;
-    let counted: u64 = sandbox.stats().unwrap().disks.iter().map(|disk| disk.read_bytes).sum();
+    let told = (text.lines().count() as u64) << 20;
+    let counted: u64 = sandbox.stats().unwrap().disks.iter().map(count).sum();
     // What the bucket holds at the start, and what has come since.
     let allowed = RATE + RATE * (begin.elapsed().as_millis() as u64 + 1) / 1000;
     // Some kernels count what waits for its turn as well, and what was in memory or is a hole is read without being
-    // counted: what came from the disk is at most the smaller one.
-    let from_disk = read.min(counted);
+    // counted: what came from the disk, or got there, is at most the smaller one.
+    let moved = told.min(counted);
     assert!(
-        from_disk > 0 && from_disk <= allowed,
-        "{read} bytes, {counted} counted, of {allowed}"
+        moved > 0 && moved <= allowed,
+        "{field}: {told} bytes, {counted} counted, of {allowed}"
     );
     sandbox.stop(Duration::ZERO).unwrap();
-    Finding::Kept
+    true
 }
 
 pub fn counts_what_is_used(subject: &dyn Subject) -> Finding {

@@ -56,7 +56,7 @@ macro_rules! behaviours {
             console: shows_what_is_written, takes_input, keeps_a_bounded_log;
             readiness: is_ready_when_started, is_ready_by_console, tells_of_an_end_before;
             limits: ends_at_the_deadline, bounds_memory, bounds_processor_time, bounds_processes, bounds_disk_reads,
-                counts_what_is_used;
+                bounds_disk_writes, counts_what_is_used;
             pausing: stands_still_while_paused;
             exec: runs_further_commands;
             snapshots: goes_on_from_a_snapshot, goes_on_beside_its_snapshot;

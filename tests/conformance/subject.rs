@@ -1,5 +1,6 @@
 //! The backends, and guests that do the same on each.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sandbox::spec::{Isolation, MountSpec, ReadyCheck};
@@ -87,8 +88,13 @@ pub trait Subject: Sync {
     /// Starts 64 processes; its code is 0 if it could.
     fn breeder(&self) -> Option<SandboxSpec>;
 
-    /// Reads from a disk of the host, more than it may in the time that it is given, and writes a line for each MiB.
-    fn reader(&self) -> Option<SandboxSpec> {
+    /// Read from a disk of the host, more than they may in the time that they are given, and tell of each MiB.
+    fn readers(&self) -> Option<Vec<SandboxSpec>> {
+        None
+    }
+
+    /// Write to a disk of the host, at this folder, in every way, as much and as talkative.
+    fn writers(&self, _folder: &Path) -> Option<Vec<SandboxSpec>> {
         None
     }
 
@@ -295,6 +301,20 @@ impl Oci {
     fn script(&self, text: &str) -> SandboxSpec {
         script(self.0, text)
     }
+
+    /// Copies 40 times a MiB from or to a disk, and tells of each.
+    fn copier(&self, disk: &Path, read_only: bool, words: &str) -> SandboxSpec {
+        let mut spec = self.script(&format!(
+            "i=0; while [ $i -lt 40 ]; do dd bs=1M count=1 {words} status=none || exit; i=$((i + 1)); echo MiB; done; \
+             sleep 1000000"
+        ));
+        container::guest(&mut spec).mounts = vec![MountSpec {
+            source: disk.to_owned(),
+            destination: "/tmp/disk".into(),
+            read_only,
+        }];
+        spec
+    }
 }
 
 impl Subject for Oci {
@@ -356,17 +376,18 @@ impl Subject for Oci {
         Some(self.script(text))
     }
 
-    fn reader(&self) -> Option<SandboxSpec> {
+    fn readers(&self) -> Option<Vec<SandboxSpec>> {
         let file = container::file_on_a_disk(self.0);
-        let text = "i=0; while [ $i -lt 40 ]; do dd if=/tmp/file of=/dev/null bs=1M count=1 skip=$i 2>/dev/null; \
-                    i=$((i + 1)); echo MiB; done; sleep 1000000";
-        let mut spec = self.script(text);
-        container::guest(&mut spec).mounts = vec![MountSpec {
-            source: file,
-            destination: "/tmp/file".into(),
-            read_only: true,
-        }];
-        Some(spec)
+        Some(vec![self.copier(&file, true, "if=/tmp/disk of=/dev/null skip=$i")])
+    }
+
+    fn writers(&self, folder: &Path) -> Option<Vec<SandboxSpec>> {
+        // What the kernel writes later, and what is written past its memory. gVisor takes the latter for the former.
+        let ways = ["conv=notrunc,fsync", "oflag=direct conv=notrunc"];
+        let known = if self.0 == "runsc" { &ways[..1] } else { &ways };
+        let words = |way: &str| format!("if=/dev/zero of=/tmp/disk/{} seek=$i {way}", self.0);
+        let copiers = known.iter().map(|way| self.copier(folder, false, &words(way)));
+        Some(copiers.collect())
     }
 
     fn counter(&self) -> Option<Guest> {

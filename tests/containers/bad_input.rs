@@ -3,7 +3,7 @@
 use sandbox::spec::{DiskSpec, ReadyCheck};
 use sandbox::{ErrorKind, SandboxSpec};
 
-use crate::support::container::{container, guest, process, runtimes, script};
+use crate::support::container::{container, guest, process, program, runtimes, script};
 use crate::support::{TempFolder, leftovers, runtime};
 
 fn refused(spec: &SandboxSpec) -> sandbox::Error {
@@ -17,11 +17,13 @@ fn refused(spec: &SandboxSpec) -> sandbox::Error {
 fn a_runtime_that_is_none_is_named() {
     let folder = TempFolder::new();
     let plain = folder.file("plain", b"no program");
+    let aged = program(&folder, "aged", "echo runc version 1.0.3");
     let cases = [
         ("no-such-runtime", ErrorKind::NotFound),
         ("/no/such/runtime", ErrorKind::NotFound),
         (plain.to_str().unwrap(), ErrorKind::PermissionDenied),
         ("/bin/true", ErrorKind::Unsupported),
+        (aged.to_str().unwrap(), ErrorKind::Unsupported),
     ];
     for (name, kind) in cases {
         let error = refused(&script(name, "exit 0"));
@@ -36,10 +38,8 @@ fn a_runtime_that_is_none_is_named() {
 
 #[test]
 fn a_runtime_that_hangs_is_killed() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = TempFolder::new();
-    let hanging = folder.file("hanging", b"#!/bin/sh\nsleep 1000\n");
-    std::fs::set_permissions(&hanging, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let hanging = program(&folder, "hanging", "sleep 1000");
     let error = refused(&script(hanging.to_str().unwrap(), "exit 0"));
     assert_eq!(error.kind(), ErrorKind::Timeout, "{}", error.report());
 }

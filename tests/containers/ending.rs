@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sandbox::{ContainerOptions, ErrorKind, Exit, Runtime, SandboxSpec, State};
 
-use crate::support::container::{container, runtimes, script};
-use crate::support::{PATIENCE, TempFolder, container_options, created, leftovers};
+use crate::support::container::{container, program, runtimes, script};
+use crate::support::{PATIENCE, TempFolder, container_options, created, leftovers, runtime};
 
 /// A runtime of its own, whose folder and reaper are nobody else's.
 fn own_runtime(folder: &Path) -> Runtime {
@@ -105,5 +105,32 @@ fn one_that_ends_at_once_can_be_paused_by_nobody() {
         sandbox.wait(Some(PATIENCE)).unwrap();
         assert_eq!(sandbox.pause().unwrap_err().kind(), ErrorKind::WrongState, "{name}");
         assert_eq!(sandbox.stop(Duration::ZERO).unwrap(), Exit::Code(0), "{name}");
+    }
+}
+
+#[test]
+fn with_a_runtime_that_is_killed_half_way_nothing_is_left() {
+    for name in runtimes() {
+        for verb in ["create", "start"] {
+            let folder = TempFolder::new();
+            let text = format!("case \" $* \" in *' {verb} '*) {name} \"$@\"; kill -9 $$;; esac\nexec {name} \"$@\"");
+            let program = program(&folder, "runtime", &text);
+            let id = format!("half-{verb}-{name}-{}", std::process::id());
+            let made = runtime().create(&idler(program.to_str().unwrap(), &id));
+            let error = match made {
+                Err(error) if verb == "create" => error,
+                Ok(sandbox) if verb == "start" => {
+                    let error = sandbox.start().unwrap_err();
+                    assert_eq!(sandbox.state(), State::Failed, "{name}");
+                    assert_eq!(sandbox.wait(Some(PATIENCE)).unwrap(), Exit::Killed, "{name}");
+                    sandbox.teardown().wait(PATIENCE).unwrap();
+                    error
+                }
+                other => panic!("{name}, {verb}: {other:?}"),
+            };
+            assert_eq!(error.kind(), ErrorKind::HostFailure, "{name}: {}", error.report());
+            assert!(error.report().contains("signal 9"), "{name}: {}", error.report());
+            assert_eq!(leftovers(&id), Vec::<String>::new(), "{name}, {verb}");
+        }
     }
 }

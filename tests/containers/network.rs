@@ -10,7 +10,7 @@ use sandbox_net::Networks;
 
 use crate::support::container::{guest, rootfs, runtimes, script};
 use crate::support::network::{in_namespace, interface_exists, request_path, response};
-use crate::support::{PATIENCE, created, runtime, skip, started};
+use crate::support::{PATIENCE, created, leftovers, runtime, skip, started};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 87, 0, 1);
 
@@ -224,6 +224,58 @@ fn a_container_enters_a_namespace_that_is_given_and_cni_plugins_attach_it() {
             assert!(given.path().exists(), "{name}: it is the embedder's");
         }
         fs::remove_dir_all(&folder).unwrap();
+    });
+}
+
+#[test]
+fn a_bridge_that_cannot_be_had_is_refused_by_field_and_leaves_nothing() {
+    if !has("nft") {
+        return;
+    }
+    in_namespace(|| {
+        for name in networked() {
+            let mut smallest = on_bridge(name);
+            // It has room for one sandbox beside the host.
+            let small = |spec: &mut SandboxSpec| {
+                spec.networks[0].bridge = Some(BridgeSpec {
+                    subnet: Some("10.87.0.0/30".to_owned()),
+                    ..bridge()
+                });
+            };
+            small(&mut smallest);
+            let only = created(&smallest);
+            type Change = fn(&mut BridgeSpec);
+            let cases: [(&str, ErrorKind, Change); 4] = [
+                ("bridge.subnet", ErrorKind::HostExhausted, |_| {}),
+                ("bridge.name", ErrorKind::AlreadyExists, |bridge| {
+                    bridge.name = "lo".to_owned();
+                }),
+                ("bridge.subnet", ErrorKind::InUse, |bridge| {
+                    bridge.name = "sb-other".to_owned();
+                }),
+                ("bridge.subnet", ErrorKind::AlreadyExists, |bridge| {
+                    bridge.subnet = Some("10.99.0.0/24".to_owned());
+                }),
+            ];
+            for (field, kind, change) in cases {
+                let mut spec = on_bridge(name);
+                let id = format!("unbridged-{name}-{}", std::process::id());
+                spec.id = Some(id.clone());
+                small(&mut spec);
+                change(spec.networks[0].bridge.as_mut().unwrap());
+                let error = runtime().create(&spec).unwrap_err();
+                let field = format!("networks[0].{field}");
+                assert_eq!(
+                    (error.kind(), error.field()),
+                    (kind, Some(&*field)),
+                    "{name}: {}",
+                    error.report()
+                );
+                assert_eq!(leftovers(&id), Vec::<String>::new(), "{name}: {field}");
+            }
+            only.teardown().wait(PATIENCE).unwrap();
+            assert!(!interface_exists("sb-box") && !interface_exists("sb-other"), "{name}");
+        }
     });
 }
 

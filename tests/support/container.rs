@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use sandbox::spec::{ContainerGuest, GuestSpec, ProcessSpec};
@@ -44,13 +45,16 @@ pub fn rootfs() -> &'static Path {
     folder.path()
 }
 
+/// Whether a file lies on a disk. Numbers of file systems without one have no major part.
+fn is_on_a_disk(path: &Path) -> bool {
+    libc::major(path.metadata().unwrap().dev()) != 0
+}
+
 /// A file of 40 MiB and more on a disk, of which nothing is in memory. Temporary files lie in memory on some hosts; the
 /// emulated one has a disk with kernels. Where it can be, it is another one for each `user`.
 pub fn file_on_a_disk(user: &str) -> PathBuf {
     static FOLDER: OnceLock<TempFolder> = OnceLock::new();
     let folder = FOLDER.get_or_init(TempFolder::new);
-    // Numbers of file systems without a disk have no major part.
-    let is_on_a_disk = |path: &Path| libc::major(path.metadata().unwrap().dev()) != 0;
     let path = match is_on_a_disk(folder.path()) {
         true => folder.file(user, &vec![7; 48 << 20]),
         false => {
@@ -64,6 +68,68 @@ pub fn file_on_a_disk(user: &str) -> PathBuf {
     // SAFETY: the descriptor is open; no memory is touched.
     let forgotten = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     assert_eq!(forgotten, 0);
+    path
+}
+
+/// A folder on a disk that holds 48 MiB, with a file system that says who wrote what: one that is made in a file, where
+/// temporary files lie in memory.
+pub struct Disk {
+    path: PathBuf,
+    is_mounted: bool,
+    _folder: TempFolder,
+}
+
+impl Disk {
+    pub fn new() -> Self {
+        let folder = TempFolder::new();
+        if is_on_a_disk(folder.path()) {
+            return Self {
+                path: folder.path().to_owned(),
+                is_mounted: false,
+                _folder: folder,
+            };
+        }
+        let image = folder.file("image", b"");
+        fs::File::options()
+            .write(true)
+            .open(&image)
+            .unwrap()
+            .set_len(64 << 20)
+            .unwrap();
+        let path = folder.path().join("disk");
+        fs::create_dir(&path).unwrap();
+        let run = |words: &[&str], paths: &[&Path]| {
+            let mut command = Command::new(busybox());
+            let output = command.args(words).args(paths).output().unwrap();
+            assert!(output.status.success(), "{words:?}: {output:?}");
+        };
+        run(&["mke2fs", "-F"], &[&image]);
+        run(&["mount", "-t", "ext2", "-o", "loop"], &[&image, &path]);
+        Self {
+            path,
+            is_mounted: true,
+            _folder: folder,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            // The loop device goes with it.
+            let _ = Command::new(busybox()).args(["umount", "-d"]).arg(&self.path).status();
+        }
+    }
+}
+
+/// A runtime that is a shell script.
+pub fn program(folder: &TempFolder, name: &str, text: &str) -> PathBuf {
+    let path = folder.file(name, format!("#!/bin/sh\n{text}\n").as_bytes());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
 

@@ -12,7 +12,7 @@ use crate::cache::{self, Key};
 const INIT: &[u8] = include_bytes!("../../assets/host-init.sh");
 
 /// Drivers that are loaded at the start of every run.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 21] = [
     // The host's own ports and disk.
     "virtio_pci",
     "virtio_console",
@@ -32,6 +32,8 @@ const MODULES: [&str; 20] = [
     "nft_nat",
     // Root file systems of containers.
     "overlay",
+    // Disks that tests make of files.
+    "loop",
     // What CRIU asks about connections and sockets.
     "nf_conntrack_netlink",
     "unix_diag",
