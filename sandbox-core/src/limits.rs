@@ -43,7 +43,7 @@ impl RateLimit {
 pub struct Limits {
     /// Processor time per second of real time, in thousandths of one processor: 500 is half a processor.
     pub cpu_quota: Option<u32>,
-    /// Processes inside, where the backend has processes.
+    /// Processes and threads that the host sees of it: a container's own, or those of a micro-VM's worker.
     pub pids: Option<u32>,
     /// Console output that is kept, in bytes; older output is pushed out.
     pub console_bytes: u64,

@@ -82,12 +82,21 @@ fn a_worker_uses_up_no_more_than_its_sandbox_needs() {
         seccomp: false,
         ..WorkerOptions::default()
     });
-    let end = end_of(&unfiltered, spec, "threads.64");
-    let refused = format!("exit status {REFUSED}");
-    assert!(
-        matches!(&end, Exit::LostWorker(words) if words.contains(&refused)),
-        "{end}"
-    );
+    let ends_with = |spec: &SandboxSpec, attempt: &str, status: i32| {
+        let end = end_of(&unfiltered, spec.clone(), attempt);
+        let words = format!("exit status {status}");
+        assert!(
+            matches!(&end, Exit::LostWorker(told) if told.contains(&words)),
+            "{attempt}: {end}"
+        );
+    };
+    ends_with(&spec, "threads.64", REFUSED);
+    ends_with(&spec, "threads.8", REFUSED);
+    // Those that the spec allows, and no more.
+    spec.limits.cpu_quota = None;
+    spec.limits.pids = Some(32);
+    ends_with(&spec, "threads.64", REFUSED);
+    ends_with(&spec, "threads.8", SUCCEEDED);
 }
 
 #[test]

@@ -45,6 +45,7 @@ use crate::renewal::Channel;
 use crate::sandbox::life::Assembly;
 use crate::sandbox::{Counters, Outlets};
 use crate::snapshot::saved::Origin;
+use crate::worker;
 use devices::{DeviceSet, EVENT_GSI, POWER_BUTTON_GSI, Slot};
 pub use network::{OpenNetwork, open_tap};
 pub use opened::{OpenDevices, Opened, Prepared, open, open_devices};
@@ -277,11 +278,8 @@ pub fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> 
                        cgroup";
         return Err(Error::unsupported("limits.cpu_quota", context));
     }
-    if pids.is_some() {
-        return Err(Error::unsupported(
-            "limits.pids",
-            "a micro-VM has no processes of the host to count",
-        ));
+    if let Some(pids) = pids {
+        refuse_pids(u64::from(*pids), spec)?;
     }
     for (field, limit) in [("limits.disk_read", disk_read), ("limits.disk_write", disk_write)] {
         if !limit.is_none() {
@@ -290,6 +288,19 @@ pub fn refuse_what_is_missing(host: &KvmHost, spec: &SandboxSpec) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// The processes of a guest are its own kernel's; the host counts those of its worker.
+fn refuse_pids(pids: u64, spec: &SandboxSpec) -> Result<()> {
+    let least = worker::least_threads(spec);
+    let context = match spec.isolation {
+        Isolation::InProcess => {
+            "a micro-VM in the embedder's own process has none of the host to count; say worker".into()
+        }
+        Isolation::Worker if pids < least => format!("is {pids}; the worker of this micro-VM has {least} threads"),
+        Isolation::Worker => return Ok(()),
+    };
+    Err(Error::unsupported("limits.pids", context))
 }
 
 fn fields(plan: &BootPlan<'_>) -> BootFields {

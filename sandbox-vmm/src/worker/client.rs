@@ -73,8 +73,12 @@ impl Sandbox for WorkerSandbox {
 
     fn capabilities(&self) -> BTreeSet<Capability> {
         let mut capabilities = sandbox::capabilities(self.hypercalls_only);
-        if self.origin.spec.limits.cpu_quota.is_some() {
+        let limits = &self.origin.spec.limits;
+        if limits.cpu_quota.is_some() {
             capabilities.insert(Capability::LimitCpuQuota);
+        }
+        if limits.pids.is_some() {
+            capabilities.insert(Capability::LimitPids);
         }
         capabilities
     }

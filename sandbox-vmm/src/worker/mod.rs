@@ -48,6 +48,7 @@ use crate::machine::host::{KvmFacts, KvmHost};
 use crate::machine::shell::ShellKind;
 pub use client::Home;
 pub use clones::restore;
+pub(crate) use jail::cgroup::least_threads;
 pub use launch::Cargo;
 use link::Link;
 pub use making::{Order, begin};

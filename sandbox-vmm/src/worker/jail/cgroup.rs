@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sandbox_core::spec::SandboxSpec;
-use sandbox_core::{Error, ErrorKind, Result};
+use sandbox_core::{Error, Result};
 
 use crate::error::kind_of;
 
@@ -36,6 +36,13 @@ struct Setting {
     controller: &'static str,
     file: &'static str,
     value: String,
+    /// The field of the spec that asks for it.
+    field: Option<&'static str>,
+}
+
+/// The fewest threads that the worker of such a sandbox does with.
+pub fn least_threads(spec: &SandboxSpec) -> u64 {
+    u64::from(spec.vcpus) + OTHER_THREADS
 }
 
 impl Cgroup {
@@ -43,9 +50,9 @@ impl Cgroup {
     /// that need one, unless a parent was named.
     ///
     /// # Errors
-    /// A quota that cannot be held here.
+    /// A limit that cannot be held here.
     pub fn for_spec(spec: &SandboxSpec, parent: Option<&Path>) -> Result<Option<Self>> {
-        if spec.limits.cpu_quota.is_none() && parent.is_none() {
+        if spec.limits.cpu_quota.is_none() && spec.limits.pids.is_none() && parent.is_none() {
             return Ok(None);
         }
         let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
@@ -82,7 +89,7 @@ impl Cgroup {
     fn make_unified(&mut self, spec: &SandboxSpec, parent: Option<&Path>) -> Result<()> {
         let parent = match parent {
             Some(parent) => parent.to_path_buf(),
-            None => own_group("").ok_or_else(|| no_controller("cpu"))?,
+            None => own_group("").ok_or_else(|| failed(io::ErrorKind::NotFound.into(), Path::new(MOUNT)))?,
         };
         let settings = [cpu_max(spec), memory(spec, "memory.max"), Some(threads(spec))];
         for setting in settings.iter().flatten() {
@@ -113,8 +120,7 @@ impl Cgroup {
                     let folder = self.make(&parent)?;
                     apply(&folder, [setting].into_iter())?;
                 }
-                None if setting.controller == "cpu" => return Err(no_controller("cpu")),
-                None => {}
+                None => setting.not_held(None)?,
             }
         }
         Ok(())
@@ -140,14 +146,27 @@ impl Drop for Cgroup {
     }
 }
 
-/// Writes the limits. That of processor time is asked for by the spec; the others bound a worker that its guest has
-/// taken over, where there are such controllers.
+impl Setting {
+    /// What is asked for must be held; the others bound a worker that its guest has taken over, where there are such
+    /// controllers.
+    fn not_held(&self, error: Option<io::Error>) -> Result<()> {
+        let Some(field) = self.field else {
+            tracing::debug!(?error, file = self.file, "limit not set");
+            return Ok(());
+        };
+        let context = format!(
+            "this process's control group has no {} controller to pass on; name a group that has in the worker options",
+            self.controller
+        );
+        Err(Error::unsupported(field, context))
+    }
+}
+
+/// Writes the limits.
 fn apply(folder: &Path, settings: impl Iterator<Item = Setting>) -> Result<()> {
     for setting in settings {
-        match write(folder, setting.file, &setting.value) {
-            Ok(()) => {}
-            Err(_) if setting.controller == "cpu" => return Err(no_controller("cpu")),
-            Err(error) => tracing::debug!(%error, file = setting.file, "limit not set"),
+        if let Err(error) = write(folder, setting.file, &setting.value) {
+            setting.not_held(Some(error))?;
         }
     }
     Ok(())
@@ -159,6 +178,7 @@ fn cpu_max(spec: &SandboxSpec) -> Option<Setting> {
         controller: "cpu",
         file: "cpu.max",
         value: format!("{} {PERIOD}", quota.max(LEAST_QUOTA)),
+        field: Some("limits.cpu_quota"),
     })
 }
 
@@ -172,14 +192,17 @@ fn memory(spec: &SandboxSpec, file: &'static str) -> Option<Setting> {
         controller: "memory",
         file,
         value: limit.to_string(),
+        field: None,
     })
 }
 
 fn threads(spec: &SandboxSpec) -> Setting {
+    let asked = spec.limits.pids.map(u64::from);
     Setting {
         controller: "pids",
         file: "pids.max",
-        value: (u64::from(spec.vcpus) + OTHER_THREADS).to_string(),
+        value: asked.unwrap_or_else(|| least_threads(spec)).to_string(),
+        field: asked.map(|_| "limits.pids"),
     }
 }
 
@@ -207,14 +230,6 @@ fn failed(error: io::Error, folder: &Path) -> Error {
         .with_source(error)
 }
 
-fn no_controller(controller: &str) -> Error {
-    let context = format!(
-        "this process's control group has no {controller} controller to pass on; name a group that has in the worker \
-         options"
-    );
-    Error::new(ErrorKind::Unsupported, context).with_field("limits.cpu_quota")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,5 +254,6 @@ mod tests {
             ((2 * 64 + 1 + 64) << 20).to_string()
         );
         assert_eq!(threads(&half).value, "5");
+        assert_eq!(threads(&spec(r#"{"pids": 16}"#)).value, "16");
     }
 }
