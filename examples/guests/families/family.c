@@ -3,7 +3,9 @@
 #include <stddef.h>
 
 #include "machine/boot.h"
+#include "machine/command_line.h"
 #include "machine/console.h"
+#include "machine/interrupts.h"
 #include "machine/ports.h"
 #include "machine/text.h"
 
@@ -85,12 +87,17 @@ static uint32_t pci_identifier(void)
     return value;
 }
 
-bool family_fail(const char *name, const char *what)
+static void say(const char *name, const char *what, const char *more)
 {
     console_print(name);
-    console_print(": wrong: ");
     console_print(what);
+    console_print(more);
     console_print("\n");
+}
+
+bool family_fail(const char *name, const char *what)
+{
+    say(name, ": wrong: ", what);
     return false;
 }
 
@@ -119,8 +126,24 @@ bool family_check(const char *name, const struct family_boot *boot)
 
 void family_succeed(const char *name)
 {
-    console_print(name);
-    console_print(": ok: ");
-    console_print(boot_command_line());
-    console_print("\n");
+    say(name, ": ok: ", boot_command_line());
+}
+
+bool family_wait(const char *name, const struct family_boot *boot)
+{
+    char byte = '\0';
+
+    if (command_line_number("wait", 0) == 0)
+        return true;
+    interrupts_start();
+    console_enable_input();
+    say(name, ": waits", "");
+    while (byte != '\n') {
+        if (!console_read(&byte))
+            interrupts_wait();
+    }
+    if (!family_check(name, boot))
+        return false;
+    say(name, ": goes on", "");
+    return true;
 }

@@ -30,6 +30,12 @@ bool family_fail(const char *name, const char *what);
 /* Says "NAME: ok", and the command line. */
 void family_succeed(const char *name);
 
+/*
+ * With wait=1 among the words of the command line: says "NAME: waits", waits for a line on the console, as a server waits
+ * for its work, then checks its machine once more, as family_check does, and says "NAME: goes on".
+ */
+bool family_wait(const char *name, const struct family_boot *boot);
+
 /* The frequency of the TSC in kHz as CPUID leaf 0x40000010 has it; 0 if it has not. */
 uint32_t family_tsc_frequency(void);
 

@@ -35,6 +35,7 @@ int guest_main(void)
     well = family_check(NAME, &boot) && check_placement(&boot);
     if (well)
         family_succeed(NAME);
+    well = well && family_wait(NAME, &boot);
     __asm__ volatile("outl %0, %1" : : "a"((uint32_t)(well && command_line_number("exit", 0) == 0)), "d"((uint16_t)DEBUG_EXIT));
     power_halt();
 }

@@ -55,5 +55,7 @@ int guest_main(void)
         return 3;
     }
     family_succeed(NAME);
+    if (!family_wait(NAME, &boot))
+        return 3;
     return (int)command_line_number("exit", 0);
 }

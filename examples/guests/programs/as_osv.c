@@ -36,6 +36,8 @@ int guest_main(void)
     if (!family_check(NAME, &boot))
         return 3;
     family_succeed(NAME);
+    if (!family_wait(NAME, &boot))
+        return 3;
     if (is_told_to_reboot())
         port_write8(SYSTEM_CONTROL, 1);
     power_reset();

@@ -19,6 +19,14 @@ pub enum MemoryMap {
     RamOnly,
     /// RAM, and the extended BIOS data area and the BIOS area as reserved.
     RamAndReserved,
+    /// RAM alone, except `start..end`, which is not listed at all: some kernels take every range that is listed, and what
+    /// their loader still has in use with it.
+    RamBeside {
+        /// First address that is left out.
+        start: u64,
+        /// First one behind it that is not.
+        end: u64,
+    },
 }
 
 impl MemoryMap {
@@ -40,7 +48,17 @@ impl MemoryMap {
             push(RSDP_START, BIOS_AREA_END, RESERVED);
         }
         for range in memory.ranges() {
-            push(range.start.max(HIGH_MEMORY_START), range.end(), RAM);
+            let (start, end) = (range.start.max(HIGH_MEMORY_START), range.end());
+            match self {
+                Self::RamBeside {
+                    start: hole,
+                    end: behind,
+                } => {
+                    push(start, end.min(hole), RAM);
+                    push(start.max(behind), end, RAM);
+                }
+                _ => push(start, end, RAM),
+            }
         }
         entries
     }
@@ -67,6 +85,18 @@ mod tests {
             (0x1_0000_0000, 0x1_8000_0000, RAM),
         ];
         assert_eq!(entries(MemoryMap::RamOnly, 5 << 30), expected);
+    }
+
+    #[test]
+    fn what_is_left_out_is_in_no_entry() {
+        let beside = |start, end| entries(MemoryMap::RamBeside { start, end }, 16 << 20);
+        let low = (0, 0x9_fc00, RAM);
+        assert_eq!(
+            beside(0x20_0000, 0x40_0000),
+            [low, (0x10_0000, 0x20_0000, RAM), (0x40_0000, 0x100_0000, RAM)]
+        );
+        assert_eq!(beside(0x10_0000, 0x20_0000), [low, (0x20_0000, 0x100_0000, RAM)]);
+        assert_eq!(beside(0x20_0000, 0x200_0000), [low, (0x10_0000, 0x20_0000, RAM)]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Hermit: its loader is the kernel, and the application with Hermit's own kernel in it is the initial RAM disk. Devices
 //! and addresses stand on the command line, the application's arguments behind `--`.
 //!
-//! The loader takes every entry of the memory map for memory, so there is RAM in it alone. The end is told on the port
-//! of QEMU's debug-exit device, as success or failure.
+//! The loader takes every entry of the memory map for memory, so there is RAM in it alone; and of that the kernel then
+//! takes all from 2 MiB up, the loader's page tables and the stack that it runs on with it, which are overwritten by the
+//! first frames that the guest receives. So the loader's place is left out. The end is told on the port of QEMU's
+//! debug-exit device, as success or failure.
 
 use sandbox_core::spec::{SandboxSpec, UnikernelGuest};
 use sandbox_core::{Error, Result};
@@ -22,11 +24,16 @@ const LEAST_MEMORY: u64 = 10 << 20;
 const EXIT_PORT: u16 = 0xf4;
 /// What Hermit writes there when the application returned 0.
 const SUCCESS: u32 = 1;
+/// Where the memory begins that its kernel takes.
+const TAKEN_START: u64 = 2 << 20;
+/// What the loader uses behind its own end: a page, and a stack of 32 KiB; and as much again, should that grow.
+const STACK: u64 = 64 << 10;
+const PAGE: u64 = 4096;
 
 pub(super) struct Hermit;
 
 impl Dialect for Hermit {
-    fn plan<'a>(&self, spec: &'a SandboxSpec, _image: &KernelImage) -> Result<BootPlan<'a>> {
+    fn plan<'a>(&self, spec: &'a SandboxSpec, image: &KernelImage) -> Result<BootPlan<'a>> {
         let guest = told::unikernel(spec)?;
         told::require_memory(spec, LEAST_MEMORY, NAME)?;
         told::refuse_processors(spec, NAME)?;
@@ -41,7 +48,7 @@ impl Dialect for Hermit {
             cmdline_field: told::cmdline_field(guest),
             protocol: guest.protocol,
             discovery: Discovery::CommandLine,
-            memory_map: MemoryMap::RamOnly,
+            memory_map: beside_loader(image),
             chipset: Chipset {
                 irqchip: true,
                 pit: false,
@@ -60,6 +67,18 @@ impl Dialect for Hermit {
             executes: Executes::default(),
             hvt: false,
         })
+    }
+}
+
+/// RAM beside the loader of `image`, as far as the kernel would take its place.
+fn beside_loader(image: &KernelImage) -> MemoryMap {
+    match image.end <= TAKEN_START {
+        true => MemoryMap::RamOnly,
+        false => MemoryMap::RamBeside {
+            // A page earlier, since the kernel panics at an entry that ends where the memory begins that it takes.
+            start: TAKEN_START - PAGE,
+            end: image.end.next_multiple_of(PAGE) + STACK,
+        },
     }
 }
 
@@ -113,6 +132,15 @@ mod tests {
     #[test]
     fn there_is_always_a_line_for_the_loader_to_find() {
         assert_eq!(plan(&Hermit, &plain_image(), r#""initrd": "a""#, ""), " ");
+    }
+
+    #[test]
+    fn the_loader_is_left_out_of_the_memory_that_the_kernel_takes() {
+        let ending_at = |end| beside_loader(&KernelImage { end, ..plain_image() });
+        let (start, end) = (0x1f_f000, 0x23_1000);
+        assert_eq!(ending_at(0x22_0020), MemoryMap::RamBeside { start, end });
+        // The kernel leaves all below 2 MiB alone.
+        assert_eq!(ending_at(0x12_0020), MemoryMap::RamOnly);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! understood: with guests of the project's own that behave as each family does at its boundary.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+mod clones;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::fs;
@@ -9,7 +11,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use sandbox::spec::{BootProtocol, DiskSpec, GuestSpec, NetworkSpec, UnikernelFamily, UnikernelGuest};
-use sandbox::{Capability, ErrorKind, Exit, Sandbox, SandboxSpec, State};
+use sandbox::{ErrorKind, Exit, Sandbox, SandboxSpec, State};
 use support::network::{GUEST, in_namespace, network};
 use support::{PATIENCE, TempFolder, await_console, bare, console_text, created, runtime, started};
 
@@ -164,20 +166,6 @@ fn a_solo5_guest_that_waits_for_ever_can_be_paused_and_stopped() {
         sandbox.resume().unwrap();
     }
     assert_eq!(sandbox.stop(Duration::ZERO).unwrap(), Exit::Killed);
-}
-
-#[test]
-fn a_solo5_guest_cannot_be_saved_and_says_so() {
-    let folder = TempFolder::new();
-    let sandbox = started(&auto("hvt-plain", 4, |guest| guest.args = words(&["end=wait"])));
-    await_console(&*sandbox, "end=wait\n");
-    assert!(!sandbox.capabilities().contains(&Capability::Snapshot));
-    assert!(sandbox.as_fork().is_none());
-    let error = sandbox
-        .snapshot(&folder.path().join("snapshot"), &Default::default())
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error.report());
-    assert_eq!(sandbox.state(), State::Running);
 }
 
 /// The guest with a disk and a card, by the names of its manifest.
