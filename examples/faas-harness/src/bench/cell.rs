@@ -34,6 +34,27 @@ pub struct Point {
     pub x: u32,
     /// The measurements, in the experiment's unit, in their order.
     pub samples: Vec<f64>,
+    /// Why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+impl Point {
+    pub(super) fn new(x: u32, samples: Vec<f64>) -> Self {
+        Self {
+            x,
+            samples,
+            failed: None,
+        }
+    }
+
+    pub(super) fn failed(x: u32, reason: String) -> Self {
+        Self {
+            x,
+            samples: Vec::new(),
+            failed: Some(reason),
+        }
+    }
 }
 
 /// What came out of a cell.
@@ -79,7 +100,10 @@ impl fmt::Display for Outcome {
                     } else {
                         format!("{}: ", point.x)
                     };
-                    write!(f, "{separator}{at}{:.3}", Statistics::of(&point.samples).median)?;
+                    match &point.failed {
+                        Some(reason) => write!(f, "{separator}{at}failed: {reason}")?,
+                        None => write!(f, "{separator}{at}{:.3}", Statistics::of(&point.samples).median)?,
+                    }
                 }
                 write!(f, " {unit}")
             }

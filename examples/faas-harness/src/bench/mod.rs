@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use sandbox::spec::{GuestSpec, Isolation};
 
 use crate::function::{FunctionSpec, StartStrategy};
@@ -129,13 +129,13 @@ pub async fn run(platform: Arc<Platform>, address: SocketAddr, plan: &Plan, mete
         };
     }
     report::write(&plan.out, &plan.place, results.all())?;
-    let ratios: String = report::ratios(&results.all())
+    let highlights: String = report::highlights(&results.all())
         .iter()
         .map(|line| format!("{line}\n"))
         .collect();
     // Nothing is lost on who has gone by now.
     let _ = say(format_args!(
-        "{ratios}results, tables and plots: {}\n",
+        "{highlights}results, tables and plots: {}\n",
         plan.out.display()
     ));
     Ok(())
@@ -262,6 +262,15 @@ impl Deployed<'_> {
     /// Where its clients call it.
     fn path(&self) -> String {
         format!("/function/{}", self.name)
+    }
+
+    /// Starts `count` further instances, ahead of requests.
+    async fn boot(&self, count: u32) -> Result<()> {
+        let booted = self.function()?.pool().pre_boot(count).await;
+        match booted.map_err(|error| anyhow!("{error}"))? {
+            booted if booted == count => Ok(()),
+            booted => bail!("{booted} of {count} instances were started"),
+        }
     }
 
     /// Waits until all stand by that are to; at once where none are.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use tokio::time::sleep;
 
-use super::single;
+use super::{ascending, single};
 use crate::bench::Laboratory;
 use crate::bench::cell::{Cell, Point};
 use crate::bench::meter::Meter;
@@ -25,7 +25,7 @@ pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell, meter: Meter<'_>)
     let count = IDLE_INSTANCES.min(laboratory.instances);
     let function = laboratory.deploy(cell, |_| {})?;
     let empty = watch(meter, laboratory.rounds).await?;
-    boot(&function, count).await?;
+    function.boot(count).await?;
     sleep(SETTLING).await;
     let inhabited = watch(meter, laboratory.rounds).await?;
     let platform = empty.iter().sum::<f64>() / empty.len() as f64;
@@ -52,26 +52,15 @@ async fn watch(meter: Meter<'_>, seconds: usize) -> Result<Vec<f64>> {
 pub(super) async fn memory(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
     let function = laboratory.deploy(cell, |_| {})?;
     let before = available()?;
-    let mut series = Vec::new();
     let mut running = 0;
-    while running < laboratory.instances {
-        let more = MEMORY_STEP.min(laboratory.instances - running);
-        boot(&function, more).await?;
-        running += more;
-        series.push(Point {
-            x: running,
-            samples: vec![before - available()?],
-        });
-    }
-    Ok(series)
-}
-
-async fn boot(function: &crate::bench::Deployed<'_>, count: u32) -> Result<()> {
-    let booted = function.function()?.pool().pre_boot(count).await;
-    match booted.map_err(|error| anyhow!("{error}"))? {
-        booted if booted == count => Ok(()),
-        booted => Err(anyhow!("{booted} of {count} instances were started")),
-    }
+    let steps = (0..laboratory.instances).step_by(MEMORY_STEP as usize);
+    let counts = steps.map(|count| (count + MEMORY_STEP).min(laboratory.instances));
+    ascending(counts, async |count| {
+        function.boot(count - running).await?;
+        running = count;
+        Ok(vec![before - available()?])
+    })
+    .await
 }
 
 /// Memory that programs can still have, in MiB, as the kernel estimates it.

@@ -9,11 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use super::single;
+use super::{ascending, single};
 use crate::bench::cell::{Cell, Point};
 use crate::bench::client::{self, Connection};
 use crate::bench::{Deployed, Laboratory};
-use crate::output::complain;
 
 /// Clients that fetch the file at the same time, as in the edge paper.
 const FILE_CLIENTS: usize = 4;
@@ -33,28 +32,16 @@ pub(super) enum Generator {
 pub(super) async fn requests(laboratory: &Laboratory, cell: &Cell, generator: Generator) -> Result<Vec<Point>> {
     let function = laboratory.deploy(cell, |spec| spec.scale.max = 1)?;
     let address = instance(laboratory, &function).await?;
-    let mut series = Vec::new();
-    let mut clients = 1;
-    while clients <= laboratory.clients {
+    let clients = (0..u32::BITS).map(|power| 1 << power);
+    let clients = clients.take_while(|clients| *clients <= laboratory.clients);
+    ascending(clients, async |clients| {
         let rate = match generator {
             Generator::Hey => hey(address, clients, laboratory.requests).await,
             Generator::Wrk => wrk(address, clients, laboratory.seconds).await,
         };
-        match rate {
-            Ok(rate) => series.push(Point {
-                x: clients,
-                samples: vec![rate],
-            }),
-            // What an instance cannot serve any more is where its line ends.
-            Err(error) if !series.is_empty() => {
-                complain(format_args!("{cell}: with {clients} clients: {error:#}"));
-                break;
-            }
-            Err(error) => return Err(error),
-        }
-        clients *= 2;
-    }
-    Ok(series)
+        Ok(vec![rate?])
+    })
+    .await
 }
 
 /// Runs `hey` and reads its summary.

@@ -233,7 +233,27 @@ impl Experiment {
 
 /// A series that varies nothing.
 fn single(samples: Vec<f64>) -> Vec<Point> {
-    vec![Point { x: 0, samples }]
+    vec![Point::new(0, samples)]
+}
+
+/// Measures at each of `scales`, which ascend, until one fails: that is where a series ends, with the reason. Where the
+/// first fails, all of it has.
+async fn ascending(
+    scales: impl Iterator<Item = u32>,
+    mut measure: impl AsyncFnMut(u32) -> Result<Vec<f64>>,
+) -> Result<Vec<Point>> {
+    let mut series = Vec::new();
+    for x in scales {
+        match measure(x).await {
+            Ok(samples) => series.push(Point::new(x, samples)),
+            Err(error) if series.is_empty() => return Err(error),
+            Err(error) => {
+                series.push(Point::failed(x, format!("{error:#}")));
+                break;
+            }
+        }
+    }
+    Ok(series)
 }
 
 fn milliseconds(time: std::time::Duration) -> f64 {

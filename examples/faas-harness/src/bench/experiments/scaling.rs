@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::milliseconds;
+use super::{ascending, milliseconds};
 use crate::bench::cell::{Cell, Point};
 use crate::bench::{Deployed, Laboratory, client};
+use crate::output::complain;
 
 /// So many requests at a time, and then hundreds: the thesis has 1 to 60, the edge paper 10 to 100, the urunc paper up to
 /// 500.
@@ -42,88 +43,69 @@ pub(super) async fn at_once(
     Ok(outcomes)
 }
 
+/// Sends `count` requests at once, all of which must be answered; gives the time of each.
+async fn answered_at_once(laboratory: &Laboratory, function: &Deployed<'_>, count: u32) -> Result<Vec<f64>> {
+    let times = at_once(laboratory, function, count).await?;
+    times.into_iter().map(|time| time.map(milliseconds)).collect()
+}
+
 /// The time of a request for each of so many at a time, each of which gets an instance of its own.
 pub(super) async fn burst(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
     let function = laboratory.deploy_for_starts(cell).await?;
-    let mut series = Vec::new();
-    for count in scales(laboratory.instances) {
-        let times = at_once(laboratory, &function, count).await?;
-        let samples = times
-            .into_iter()
-            .map(|time| time.map(milliseconds))
-            .collect::<Result<_>>()?;
+    ascending(scales(laboratory.instances), async |count| {
+        let samples = answered_at_once(laboratory, &function, count).await?;
         function.function()?.pool().settled().await;
-        series.push(Point { x: count, samples });
-    }
-    Ok(series)
+        Ok(samples)
+    })
+    .await
 }
 
 /// The time from the SDK's call to a ready instance, for each of so many at a time.
 pub(super) async fn initialisation(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
     let function = laboratory.deploy_for_starts(cell).await?;
-    let mut series = Vec::new();
-    for count in scales(laboratory.instances) {
+    ascending(scales(laboratory.instances), async |count| {
         let deployed = function.function()?;
         deployed.metrics().forget_times();
-        for outcome in at_once(laboratory, &function, count).await? {
-            outcome?;
-        }
+        answered_at_once(laboratory, &function, count).await?;
         deployed.pool().settled().await;
-        let samples: Vec<f64> = deployed
-            .metrics()
-            .initialisations()
-            .into_iter()
-            .map(milliseconds)
-            .collect();
+        let times = deployed.metrics().initialisations();
+        let started = times.len();
         ensure!(
-            samples.len() == count as usize,
-            "{} instances were started for {count} requests",
-            samples.len()
+            started == count as usize,
+            "{started} instances were started for {count} requests"
         );
-        series.push(Point { x: count, samples });
-    }
-    Ok(series)
+        Ok(times.into_iter().map(milliseconds).collect())
+    })
+    .await
 }
 
 /// The time of a request for each of so many at a time, for which as many instances stand by.
 pub(super) async fn warm_burst(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
     let function = laboratory.deploy(cell, |_| {})?;
-    let (mut series, mut running) = (Vec::new(), 0);
-    for count in scales(laboratory.instances) {
-        let booted = function.function()?.pool().pre_boot(count - running).await;
-        let booted = booted.map_err(|error| anyhow!("{error}"))?;
-        ensure!(
-            booted == count - running,
-            "{booted} of {} instances were started",
-            count - running
-        );
+    let mut running = 0;
+    ascending(scales(laboratory.instances), async |count| {
+        function.boot(count - running).await?;
         running = count;
-        let times = at_once(laboratory, &function, count).await?;
-        let samples = times
-            .into_iter()
-            .map(|time| time.map(milliseconds))
-            .collect::<Result<_>>()?;
-        series.push(Point { x: count, samples });
-    }
-    Ok(series)
+        answered_at_once(laboratory, &function, count).await
+    })
+    .await
 }
 
 /// How many of a hundred requests are answered, of so many at a time whose instances all stay.
 pub(super) async fn answered(laboratory: &Laboratory, cell: &Cell) -> Result<Vec<Point>> {
-    let mut series = Vec::new();
-    for count in scales(laboratory.instances) {
+    ascending(scales(laboratory.instances), async |count| {
         let function = laboratory.deploy(cell, |spec| spec.scale.max = count)?;
         let outcomes = at_once(laboratory, &function, count).await?;
         let good = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        if good == 0
-            && let Some(Err(error)) = outcomes.into_iter().next()
-        {
-            return Err(error);
+        match outcomes.into_iter().find_map(Result::err) {
+            Some(error) if good == 0 => return Err(error),
+            Some(error) => complain(format_args!(
+                "{cell}: {} of {count} failed: {error:#}",
+                count as usize - good
+            )),
+            None => {}
         }
-        series.push(Point {
-            x: count,
-            samples: vec![100.0 * good as f64 / f64::from(count)],
-        });
-    }
-    Ok(series)
+        Ok(vec![100.0 * good as f64 / f64::from(count)])
+    })
+    .await
 }

@@ -55,8 +55,7 @@ pub(super) async fn against_cold(laboratory: &Laboratory, cell: &Cell) -> Result
     for _ in 0..laboratory.rounds {
         // Each round has a function of its own, whose template is there before: it is no part of a start.
         let function = laboratory.deploy(cell, |spec| spec.scale.max = 2)?;
-        let prepared = function.function()?.pool().pre_boot(1).await;
-        prepared.map_err(|error| anyhow!("{error}"))?;
+        function.boot(1).await?;
         let busy = function.function()?.pool().acquire().await;
         let busy = busy.map_err(|error| anyhow!("{error}"))?;
         let cold = client::get(laboratory.address, &function.path()).await?;

@@ -57,6 +57,14 @@ pub(super) fn lines(place: &str, measurements: &[&Measurement]) -> io::Result<St
             })?,
             Outcome::Measured { series, .. } => {
                 for point in series {
+                    if let Some(reason) = &point.failed {
+                        add(Line {
+                            x: Some(point.x),
+                            failed: Some(reason),
+                            ..line()
+                        })?;
+                        continue;
+                    }
                     let statistics = Statistics::of(&point.samples);
                     add(Line {
                         x: (point.x != 0).then_some(point.x),

@@ -25,8 +25,30 @@ pub fn write(folder: &Path, place: &str, measurements: Vec<&Measurement>) -> io:
     fs::write(folder.join("report.html"), page::page(place, &measurements))
 }
 
+/// What the figures come to, in words.
+pub fn highlights(measurements: &[&Measurement]) -> Vec<String> {
+    let mut lines = overheads(measurements);
+    lines.extend(ratios(measurements));
+    lines
+}
+
+/// What the platform adds to a warm call.
+fn overheads(measurements: &[&Measurement]) -> Vec<String> {
+    let of = |measurement: &&Measurement| match &measurement.outcome {
+        Outcome::Measured { series, .. } if measurement.cell.experiment == Experiment::Overhead => {
+            let Statistics { n, median, p95, .. } = Statistics::of(&series.first()?.samples);
+            let function = &measurement.cell.function;
+            Some(format!(
+                "{function}: the platform adds {median:.3} ms to a warm call (median of {n}; p95 {p95:.3} ms)"
+            ))
+        }
+        _ => None,
+    };
+    measurements.iter().filter_map(of).collect()
+}
+
 /// How much sooner instances answer that were not started cold, in words.
-pub fn ratios(measurements: &[&Measurement]) -> Vec<String> {
+fn ratios(measurements: &[&Measurement]) -> Vec<String> {
     let median = |function: &str, start: StartStrategy| {
         let found = measurements.iter().find(|measurement| {
             let cell = &measurement.cell;
@@ -62,6 +84,10 @@ fn csv(measurements: &[&Measurement]) -> String {
         match outcome {
             Outcome::Measured { unit, series } => {
                 for point in series {
+                    if let Some(reason) = &point.failed {
+                        lines += &format!("{key},{},,,,,,,,{}\n", point.x, quoted(reason));
+                        continue;
+                    }
                     let Statistics {
                         n,
                         median,
@@ -74,10 +100,14 @@ fn csv(measurements: &[&Measurement]) -> String {
                     lines += &format!("{key},{x},{unit},{n},{median},{p95},{p99},{mean},{confidence},\n");
                 }
             }
-            Outcome::Failed { reason } => lines += &format!("{key},,,,,,,,,\"{}\"\n", reason.replace('"', "\"\"")),
+            Outcome::Failed { reason } => lines += &format!("{key},,,,,,,,,{}\n", quoted(reason)),
         }
     }
     lines
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -93,13 +123,11 @@ mod tests {
             home: "runc".to_owned(),
             start: StartStrategy::Cold,
         };
-        let series = [10, 20].map(|x| Point {
-            x,
-            samples: vec![1.0, 3.0],
-        });
+        let series = [10, 20].map(|x| Point::new(x, vec![1.0, 3.0]));
+        let series = [series.as_slice(), &[Point::failed(30, "too many".to_owned())]].concat();
         let measured = Measurement {
             cell: cell.clone(),
-            outcome: Outcome::measured("ms", series.to_vec()),
+            outcome: Outcome::measured("ms", series),
         };
         let failed = Measurement {
             cell,
@@ -107,8 +135,9 @@ mod tests {
         };
         let csv = csv(&[&measured, &failed]);
         let lines: Vec<&str> = csv.lines().skip(1).collect();
-        assert_eq!(lines.len(), 3);
+        assert_eq!(lines.len(), 4);
         assert!(lines[0].starts_with("burst,noop,cold,10,ms,2,2,3,3,2,"), "{}", lines[0]);
-        assert_eq!(lines[2], "burst,noop,cold,,,,,,,,,\"said \"\"no\"\"\"");
+        assert_eq!(lines[2], "burst,noop,cold,30,,,,,,,,\"too many\"");
+        assert_eq!(lines[3], "burst,noop,cold,,,,,,,,,\"said \"\"no\"\"\"");
     }
 }

@@ -1,5 +1,6 @@
 //! The page.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 
@@ -25,10 +26,13 @@ pub(super) fn page(place: &str, measurements: &[&Measurement]) -> String {
          the paper's own values, from another machine.</p>\n",
         host(place)
     );
-    let ratios = super::ratios(measurements);
-    if !ratios.is_empty() {
-        let items: String = ratios.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
-        let _ = writeln!(page, "<h2>Against a cold start</h2><ul>{items}</ul>");
+    let highlights = super::highlights(measurements);
+    if !highlights.is_empty() {
+        let items: String = highlights
+            .iter()
+            .map(|line| format!("<li>{}</li>", escape(line)))
+            .collect();
+        let _ = writeln!(page, "<h2>In short</h2><ul>{items}</ul>");
     }
     for figure in &figures::ALL {
         let is_its_own = |measurement: &&Measurement| {
@@ -71,13 +75,12 @@ fn section(page: &mut String, figure: &Figure, measurements: &[&Measurement]) {
         false => plot::bars(&bars(figure, measurements), experiment.unit()),
     };
     page.push_str(&plot);
-    for (function, reason, starts) in failures(measurements) {
+    for (reason, cells) in failures(measurements) {
         let _ = writeln!(
             page,
-            "<p class=\"failed\">{} ({}) failed: {}</p>",
-            escape(function),
-            starts.join(", "),
-            escape(reason)
+            "<p class=\"failed\">Failed: {}. {}</p>",
+            escape(&in_words(&cells)),
+            escape(&reason)
         );
     }
 }
@@ -118,20 +121,38 @@ fn differences(measurements: &[&Measurement]) -> Vec<Line> {
     of(Experiment::Burst).filter_map(difference).collect()
 }
 
-/// What failed, and why, once for all ways of starting that failed alike.
-fn failures<'a>(measurements: &[&'a Measurement]) -> Vec<(&'a str, &'a str, Vec<&'static str>)> {
-    let mut failures: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+/// The points at which there was something to measure.
+fn measured(series: &[Point]) -> impl Iterator<Item = &Point> {
+    series.iter().filter(|point| point.failed.is_none())
+}
+
+/// What failed, by why.
+fn failures<'a>(measurements: &[&'a Measurement]) -> BTreeMap<String, Vec<&'a Cell>> {
+    let mut failures: BTreeMap<String, Vec<&Cell>> = BTreeMap::new();
     for Measurement { cell, outcome } in measurements {
-        let Outcome::Failed { reason } = outcome else { continue };
-        let known = failures
-            .iter_mut()
-            .find(|(function, known, _)| *function == cell.function && known == reason);
-        match known {
-            Some((_, _, starts)) => starts.push(cell.start.name()),
-            None => failures.push((&cell.function, reason, vec![cell.start.name()])),
+        let reason = match outcome {
+            Outcome::Failed { reason } => Some(reason.clone()),
+            Outcome::Measured { series, .. } => series
+                .iter()
+                .find_map(|point| Some(format!("With {} of them: {}", point.x, point.failed.as_ref()?))),
+        };
+        if let Some(reason) = reason {
+            failures.entry(reason).or_default().push(cell);
         }
     }
     failures
+}
+
+/// Cells of one experiment, the function of each once with all its ways of starting.
+fn in_words(cells: &[&Cell]) -> String {
+    let mut starts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for cell in cells {
+        starts.entry(&cell.function).or_default().push(cell.start.name());
+    }
+    let words = starts
+        .iter()
+        .map(|(function, starts)| format!("{function} ({})", starts.join(", ")));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn label(measurement: &Measurement) -> String {
@@ -142,7 +163,7 @@ fn bars(figure: &Figure, measurements: &[&Measurement]) -> Vec<Bar> {
     let mut bars = Vec::new();
     for measurement in measurements {
         if let Outcome::Measured { series, .. } = &measurement.outcome {
-            bars.extend(series.iter().map(|point| {
+            bars.extend(measured(series).map(|point| {
                 let statistics = Statistics::of(&point.samples);
                 Bar {
                     label: label(measurement),
@@ -168,8 +189,7 @@ fn lines(figure: &Figure, measurements: &[&Measurement]) -> Vec<Line> {
         if let Outcome::Measured { series, .. } = &measurement.outcome {
             lines.push(Line {
                 label: label(measurement),
-                points: series
-                    .iter()
+                points: measured(series)
                     .map(|point| {
                         let statistics = Statistics::of(&point.samples);
                         (f64::from(point.x), statistics.median, statistics.confidence)
