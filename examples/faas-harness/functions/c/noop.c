@@ -10,10 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define REQUEST_BYTES_MAXIMUM 65536
+#define HEAD_BYTES_MAXIMUM 16384
 
 static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\n\n";
 
@@ -59,6 +61,16 @@ static void announce(const char *url)
     close(connection);
 }
 
+/* A client's connection. */
+struct client {
+    int connection;
+    /* Bytes of a body that are still to come, and to be forgotten. */
+    size_t body;
+    /* The beginning of a head. */
+    size_t held;
+    char head[HEAD_BYTES_MAXIMUM + 1];
+};
+
 /* The length of the body that a head announces. */
 static size_t body_length(const char *head)
 {
@@ -67,75 +79,92 @@ static size_t body_length(const char *head)
     return field != NULL ? strtoul(field + strlen("\r\ncontent-length:"), NULL, 10) : 0;
 }
 
-/* Reads one request; false when there is none left, or none that is understood. */
-static bool take_request(int connection, char *buffer, size_t *held)
+/* Answers every request that is whole; false when one is not understood, or its answer not taken. */
+static bool answer_all(struct client *client)
 {
-    size_t whole = 0;
+    char *end;
 
     for (;;) {
-        char *end;
-        ssize_t got;
+        size_t skipped = client->body < client->held ? client->body : client->held;
 
-        buffer[*held] = '\0';
-        end = strstr(buffer, "\r\n\r\n");
-        if (end != NULL) {
-            size_t head = (size_t)(end - buffer) + 4;
-
-            whole = head + body_length(buffer);
-            if (whole <= *held) {
-                memmove(buffer, buffer + whole, *held - whole);
-                *held -= whole;
-                return true;
-            }
-        }
-        if (*held == REQUEST_BYTES_MAXIMUM)
+        memmove(client->head, client->head + skipped, client->held - skipped);
+        client->held -= skipped;
+        client->body -= skipped;
+        if (client->body > 0)
+            return true;
+        client->head[client->held] = '\0';
+        end = strstr(client->head, "\r\n\r\n");
+        if (end == NULL)
+            return client->held < HEAD_BYTES_MAXIMUM;
+        /* The answer does not depend on the body, which may come behind it. */
+        if (write(client->connection, answer, sizeof answer - 1) != sizeof answer - 1)
             return false;
-        got = read(connection, buffer + *held, REQUEST_BYTES_MAXIMUM - *held);
-        if (got <= 0)
-            return false;
-        *held += (size_t)got;
+        end[2] = '\0';
+        client->body = (size_t)(end - client->head) + 4 + body_length(client->head);
     }
 }
 
-static void serve(int connection)
+/* Takes what has come on a connection; false when it is over. */
+static bool take(struct client *client)
 {
-    static char buffer[REQUEST_BYTES_MAXIMUM + 1];
-    size_t held = 0;
-    int yes = 1;
+    ssize_t got = read(client->connection, client->head + client->held, HEAD_BYTES_MAXIMUM - client->held);
 
+    if (got <= 0)
+        return false;
+    client->held += (size_t)got;
+    return answer_all(client);
+}
+
+static void let_in(int listener, int events)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    struct client *client;
+    int yes = 1;
+    int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+    /* Most likely no descriptor is free, or the client has gone: the others are served all the same. */
+    if (connection < 0)
+        return;
     setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    while (take_request(connection, buffer, &held))
-        if (write(connection, answer, sizeof answer - 1) != sizeof answer - 1)
-            break;
-    close(connection);
+    client = calloc(1, sizeof *client);
+    event.data.ptr = client;
+    if (client == NULL || epoll_ctl(events, EPOLL_CTL_ADD, connection, &event) != 0) {
+        free(client);
+        close(connection);
+        return;
+    }
+    client->connection = connection;
 }
 
 int main(void)
 {
     const char *port = getenv("PORT");
     const char *url = getenv("READY_URL");
+    struct rlimit descriptors;
+    struct epoll_event event = {.events = EPOLLIN};
+    int events = epoll_create1(EPOLL_CLOEXEC);
     int listener = listen_on(port != NULL ? port : "80");
 
-    /* Nobody asks how a connection's process ended. */
-    signal(SIGCHLD, SIG_IGN);
+    if (getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
+        descriptors.rlim_cur = descriptors.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &descriptors);
+    }
+    /* A client that goes while it is answered is no reason to end. */
+    signal(SIGPIPE, SIG_IGN);
+    event.data.ptr = NULL;
+    if (events < 0 || epoll_ctl(events, EPOLL_CTL_ADD, listener, &event) != 0)
+        fail("epoll");
     /* Connections queue up from here on, so that nobody who is told can come too early. */
     if (url != NULL && *url != '\0')
         announce(url);
     for (;;) {
-        int connection = accept(listener, NULL, NULL);
-
-        if (connection < 0)
-            fail("accept");
-        /* The platform sends one request at a time; a process for each connection lets a second client in. */
-        switch (fork()) {
-        case 0:
-            close(listener);
-            serve(connection);
-            _exit(0);
-        case -1:
-            fail("fork");
-        default:
-            close(connection);
+        if (epoll_wait(events, &event, 1, -1) < 0)
+            continue;
+        if (event.data.ptr == NULL) {
+            let_in(listener, events);
+        } else if (!take(event.data.ptr)) {
+            close(((struct client *)event.data.ptr)->connection);
+            free(event.data.ptr);
         }
     }
 }
