@@ -12,14 +12,20 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, Se
 use crate::sandbox::confinement::Role;
 use crate::worker::protocol::Filters;
 
-/// Calls that one program of the compiler looks at.
-const CALLS_PER_PART: usize = 5;
 /// `BPF_LD | BPF_W | BPF_ABS`: a word of `struct seccomp_data`, whose first one is the call's number.
 const LOAD_WORD: u16 = 0x20;
+/// Where its word for the architecture is.
+const ARCHITECTURE: u32 = 4;
+/// `BPF_JMP | BPF_JEQ | BPF_K`.
+const JUMP_IF_EQUAL: u16 = 0x15;
 /// `BPF_JMP | BPF_JGE | BPF_K`.
 const JUMP_IF_AT_LEAST: u16 = 0x35;
 /// `BPF_JMP | BPF_JA`.
 const JUMP: u16 = 0x05;
+/// `BPF_RET | BPF_K`.
+const RETURN: u16 = 0x06;
+/// `AUDIT_ARCH_X86_64`; calls of 32 bits have another one.
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 
 /// Which arguments of a call are allowed.
 enum Arguments {
@@ -206,48 +212,121 @@ pub fn report() -> String {
     text
 }
 
-/// The filter of a role: one program of the compiler per few calls, by number, behind a table of jumps. The compiler
-/// looks at one call after another; to go through all of them costs at each exit of a guest, and, since the kernel tries
-/// all numbers that there are when a filter is installed, at each start of a worker.
+/// The filter of a role: a search tree over the numbers of calls, at whose ends a call is allowed, or ends the process, or
+/// has its arguments looked at by a program of the compiler. The compiler itself would look at one call after another; to
+/// go through all of them costs at each exit of a guest, and, since the kernel tries all numbers that there are when a
+/// filter is installed, at each start of a worker.
 fn program(role: Role) -> Result<BpfProgram, seccompiler::Error> {
+    let mut ranges: Vec<Range> = vec![(0, End::Kill)];
+    let mut parts: Vec<BpfProgram> = Vec::new();
     let calls = CALLS.iter().filter(|call| call.roles.contains(&role));
-    let rules = calls.map(|call| Ok((call.number, call.arguments.rules()?)));
-    let rules = rules.collect::<Result<BTreeMap<_, _>, seccompiler::BackendError>>()?;
-    let rules: Vec<_> = rules.into_iter().collect();
-    let mut parts = Vec::new();
-    for few in rules.chunks(CALLS_PER_PART) {
-        let (first, _) = few[0];
-        let filter = SeccompFilter::new(
-            few.iter().cloned().collect(),
-            SeccompAction::KillProcess,
-            SeccompAction::Allow,
-            TargetArch::x86_64,
-        )?;
-        parts.push((first, BpfProgram::try_from(filter)?));
+    let calls: BTreeMap<_, _> = calls.map(|call| (call.number, &call.arguments)).collect();
+    for (number, arguments) in calls {
+        let end = match arguments {
+            Arguments::Any => End::Allow,
+            _ => {
+                parts.push(checked(number, arguments)?);
+                End::Part(parts.len() - 1)
+            }
+        };
+        // Nothing lies between two calls whose numbers follow each other.
+        ranges.pop_if(|(first, _)| i64::from(*first) == number);
+        if ranges.last().is_none_or(|(_, last)| *last != end) {
+            ranges.push((number as u32, end));
+        }
+        ranges.push((number as u32 + 1, End::Kill));
     }
-    Ok(joined(parts))
+    Ok(assembled(&ranges, parts))
 }
 
-/// Programs for calls from a number on each, as one. Each of them looks at the architecture, and ends in every case.
-/// What a vCPU does at each exit, `ioctl`, has a low number: the low ones are told apart first.
-fn joined(parts: Vec<(i64, BpfProgram)>) -> BpfProgram {
-    let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    let mut joined = vec![instruction(LOAD_WORD, 0, 0, 0)];
-    // The table has two instructions for each part but the last: beyond this part? else there. The programs follow it,
-    // the last one first, to which the table leads when all others are passed.
-    let last = parts.last().map_or(0, |(_, program)| program.len());
-    let mut start = last;
-    for (index, pair) in parts.windows(2).enumerate() {
-        let [(_, program), (beyond, _)] = pair else { continue };
-        let left = 2 * (parts.len() - index - 2);
-        joined.push(instruction(JUMP_IF_AT_LEAST, 1, 0, *beyond as u32));
-        joined.push(instruction(JUMP, 0, 0, (left + start) as u32));
-        start += program.len();
+/// The numbers from this one on, up to those of the next range.
+type Range = (u32, End);
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It is made.
+    Allow,
+    /// It ends the process.
+    Kill,
+    /// The compiler's program of this index decides.
+    Part(usize),
+}
+
+/// The compiler's program for one call. It looks at the architecture too, and ends in every case.
+fn checked(number: libc::c_long, arguments: &Arguments) -> Result<BpfProgram, seccompiler::Error> {
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(number, arguments.rules()?)]),
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )?;
+    Ok(BpfProgram::try_from(filter)?)
+}
+
+/// The tree, and the programs that it leads to behind it. What a vCPU does at each exit is told apart before all others.
+fn assembled(ranges: &[Range], parts: Vec<BpfProgram>) -> BpfProgram {
+    let mut program = vec![
+        instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
+        instruction(JUMP_IF_EQUAL, 1, 0, AUDIT_ARCH_X86_64),
+        instruction(RETURN, 0, 0, u32::from(SeccompAction::KillProcess)),
+        instruction(LOAD_WORD, 0, 0, 0),
+    ];
+    let often = ranges.iter().find(|(first, _)| i64::from(*first) == libc::SYS_ioctl);
+    if let Some((first, end @ End::Part(_))) = often {
+        program.push(instruction(JUMP_IF_EQUAL, 0, 1, *first));
+        program.push(leaf(*end));
     }
-    let mut programs: Vec<BpfProgram> = parts.into_iter().map(|(_, program)| program).collect();
-    joined.extend(programs.pop().into_iter().flatten());
-    joined.extend(programs.into_iter().flatten());
-    joined
+    program.extend(tree(ranges));
+    // Where each part begins is known now.
+    let mut start = program.len();
+    let mut starts = Vec::new();
+    for part in &parts {
+        starts.push(start);
+        start += part.len();
+    }
+    for (at, place) in program.iter_mut().enumerate() {
+        if place.code == JUMP && place.jt == TO_A_PART {
+            let target = starts.get(place.k as usize).copied().unwrap_or_default();
+            *place = instruction(JUMP, 0, 0, (target - at - 1) as u32);
+        }
+    }
+    program.extend(parts.into_iter().flatten());
+    program
+}
+
+/// Marks a jump to a part whose place is not known yet; the kernel has no use for this field of a jump.
+const TO_A_PART: u8 = 1;
+
+fn leaf(end: End) -> sock_filter {
+    match end {
+        End::Allow => instruction(RETURN, 0, 0, u32::from(SeccompAction::Allow)),
+        End::Kill => instruction(RETURN, 0, 0, u32::from(SeccompAction::KillProcess)),
+        End::Part(index) => instruction(JUMP, TO_A_PART, 0, index as u32),
+    }
+}
+
+/// The lower half of the ranges, behind it the upper one, and before both which of them it is.
+fn tree(ranges: &[Range]) -> BpfProgram {
+    let (lower, upper) = ranges.split_at(ranges.len() / 2);
+    let (Some(_), Some((middle, _))) = (lower.first(), upper.first()) else {
+        return upper.iter().map(|(_, end)| leaf(*end)).collect();
+    };
+    let lower = tree(lower);
+    let mut program = match u8::try_from(lower.len()) {
+        Ok(length) => vec![instruction(JUMP_IF_AT_LEAST, length, 0, *middle)],
+        Err(_) => vec![
+            instruction(JUMP_IF_AT_LEAST, 0, 1, *middle),
+            instruction(JUMP, 0, 0, lower.len() as u32),
+        ],
+    };
+    program.extend(lower);
+    program.extend(tree(upper));
+    program
+}
+
+fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code, jt, jf, k }
 }
 
 impl Arguments {
@@ -303,7 +382,7 @@ mod tests {
     fn verdict(program: &[sock_filter], number: i64, arguments: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend((number as u32).to_le_bytes());
-        data.extend(0xc000_003e_u32.to_le_bytes());
+        data.extend(AUDIT_ARCH_X86_64.to_le_bytes());
         data.extend(0u64.to_le_bytes());
         arguments
             .iter()
@@ -358,6 +437,48 @@ mod tests {
                     "{role:?} {number}"
                 );
             }
+        }
+    }
+
+    /// A call that the kernel tries when a filter is installed costs it some 25 instructions for each one here.
+    #[test]
+    fn no_number_has_a_long_way() {
+        for role in [Role::Vcpu, Role::Events, Role::Control] {
+            let ranges = CALLS.iter().filter(|call| call.roles.contains(&role)).count() * 2 + 1;
+            let steps = ranges.next_power_of_two().trailing_zeros() as usize;
+            let program = program(role).unwrap();
+            for number in (0..500).filter(|number| CALLS.iter().all(|call| call.number != *number)) {
+                let way = way(&program, number);
+                assert!(way <= steps + 7, "{role:?} {number}: {way} of {steps}");
+            }
+            assert!(program.len() < 4096, "the kernel takes no more");
+        }
+    }
+
+    /// How many instructions a call without arguments goes through.
+    fn way(program: &[sock_filter], number: i64) -> usize {
+        let (mut accumulator, mut at, mut count) = (0u32, 0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = &program[at];
+            (at, count) = (at + 1, count + 1);
+            let jump = |condition| usize::from(if condition { *jt } else { *jf });
+            match *code {
+                LOAD_WORD if *k == 0 => accumulator = number as u32,
+                LOAD_WORD => accumulator = AUDIT_ARCH_X86_64,
+                JUMP => at += *k as usize,
+                JUMP_IF_EQUAL => at += jump(accumulator == *k),
+                JUMP_IF_AT_LEAST => at += jump(accumulator >= *k),
+                _ => return count,
+            }
+        }
+    }
+
+    #[test]
+    fn calls_of_other_architectures_end_the_process() {
+        for role in [Role::Vcpu, Role::Events, Role::Control] {
+            let program = program(role).unwrap();
+            assert_eq!((program[1].k, program[1].jt), (AUDIT_ARCH_X86_64, 1));
+            assert_eq!(program[2].k, 0x8000_0000);
         }
     }
 
