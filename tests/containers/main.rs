@@ -12,6 +12,7 @@ mod functions;
 mod image;
 mod left_behind;
 mod network;
+mod probe;
 mod process;
 mod root;
 mod rootless;
