@@ -126,11 +126,20 @@ impl<T: Send + 'static> Pool<T> {
 
     /// Waits until the pool is full; false when `timeout` is over first, or something could not be made.
     pub fn wait_full(&self, timeout: Duration) -> bool {
+        self.wait_ready(self.metrics().size, timeout)
+    }
+
+    /// Waits until at least `count` are ready; false when `timeout` is over first, something could not be made, or the
+    /// pool never holds so many. They are anybody's: what is ready now may be taken by another caller.
+    pub fn wait_ready(&self, count: usize, timeout: Duration) -> bool {
         let state = self.shared.lock();
-        let unfinished = |state: &mut State<T>| !state.is_full() && !state.discouraged;
+        if count > state.metrics.size {
+            return false;
+        }
+        let unfinished = |state: &mut State<T>| state.ready.len() < count && !state.discouraged;
         let waited = self.shared.changed.wait_timeout_while(state, timeout, unfinished);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.is_full()
+        state.ready.len() >= count
     }
 
     /// What it has done up to now.
@@ -209,10 +218,6 @@ impl<T> State<T> {
     fn has_room(&self) -> bool {
         self.ready.len() + self.held_back < self.metrics.size
     }
-
-    fn is_full(&self) -> bool {
-        self.ready.len() >= self.metrics.size
-    }
 }
 
 /// Waits for what is just being made, and until what is ready is given back.
@@ -254,6 +259,19 @@ mod tests {
     }
 
     #[test]
+    fn who_needs_one_does_not_wait_for_all() {
+        let (allow, allowed) = mpsc::channel::<()>();
+        let pool = Pool::new(2, move || allowed.recv().map_err(|_| Error::timeout("the test"))).unwrap();
+        assert!(!pool.wait_ready(1, Duration::from_millis(20)));
+        allow.send(()).unwrap();
+        assert!(pool.wait_ready(1, PATIENCE));
+        assert!(!pool.wait_ready(2, Duration::from_millis(20)));
+        assert!(!pool.wait_ready(3, PATIENCE), "it never holds three");
+        drop(allow);
+        assert!(!pool.wait_ready(2, PATIENCE), "it cannot make another");
+    }
+
+    #[test]
     fn a_place_is_not_filled_before_its_taker_lets_it() {
         let made = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&made);
@@ -262,9 +280,7 @@ mod tests {
         let (first, refill) = pool.take_before_refill().unwrap();
         // This place is filled, by a thread that could have filled the other as well.
         assert_eq!((first, pool.take()), (0, Some(1)));
-        while pool.metrics().ready == 0 {
-            thread::yield_now();
-        }
+        assert!(pool.wait_ready(1, PATIENCE));
         assert!(!pool.wait_full(Duration::from_millis(20)));
         assert_eq!(made.load(Ordering::SeqCst), 3);
         drop(refill);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sandbox_core::pool::PoolMetrics;
 use sandbox_core::spec::Isolation;
@@ -133,6 +134,16 @@ impl KvmBackend {
     pub fn shell_metrics(&self, spec: &SandboxSpec) -> Result<Option<PoolMetrics>> {
         let kind = self.shared.library.shell_kind(spec)?;
         Ok(self.shared.library.shells.metrics(&kind))
+    }
+
+    /// Waits until `count` VMs are ready that are made ahead of time for guests like that of `spec`; false when `timeout`
+    /// is over first, one cannot be made, or not as many are kept.
+    ///
+    /// # Errors
+    /// Anything wrong with the spec or its kernel file.
+    pub fn wait_for_shells(&self, spec: &SandboxSpec, count: usize, timeout: Duration) -> Result<bool> {
+        let kind = self.shared.library.shell_kind(spec)?;
+        Ok(self.shared.library.shells.wait_ready(&kind, count, timeout))
     }
 
     /// What the unikernel of `spec` is recognised as, and by what in its file, whatever family the spec says.

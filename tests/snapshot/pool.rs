@@ -79,15 +79,18 @@ fn a_guest_in_a_shell_is_as_any_other() {
     let mut spec = bare("hello", &["exit=7"]);
     spec.vcpus = 2;
     kvm.keep_shells(&spec, 1).unwrap();
-    let mut rounds = 0;
-    while kvm.shell_metrics(&spec).unwrap().unwrap().taken < 3 {
+    for _ in 0..3 {
+        assert!(kvm.wait_for_shells(&spec, 1, PATIENCE).unwrap());
         let sandbox = runtime.create(&spec).unwrap();
         sandbox.start().unwrap();
         assert_eq!(sandbox.wait(Some(PATIENCE)).unwrap(), Exit::Code(7));
         sandbox.teardown().wait(PATIENCE).unwrap();
-        rounds += 1;
-        assert!(rounds < 10_000, "no shell is ever ready");
     }
+    let metrics = kvm.shell_metrics(&spec).unwrap().unwrap();
+    assert_eq!((metrics.taken, metrics.missed), (3, 0));
+    assert!(!kvm.wait_for_shells(&spec, 2, PATIENCE).unwrap(), "one is kept");
+    kvm.keep_shells(&spec, 0).unwrap();
+    assert!(!kvm.wait_for_shells(&spec, 1, PATIENCE).unwrap(), "none is kept");
 }
 
 #[test]

@@ -3,9 +3,8 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sandbox::snapshot::MemoryRestore;
 use sandbox::spec::{GuestSpec, Isolation, LinuxGuest};
 use sandbox::{Backend, Phase, Restored, Runtime, Sandbox, SandboxSpec, SnapshotOptions};
@@ -137,27 +136,24 @@ impl Parent {
         }
     }
 
-    /// Waits until a VM is there, if some are made ahead of time.
-    fn await_shell(&self) -> Result<()> {
-        let kvm = self.runtime.kvm()?;
-        while kvm.shell_metrics(&self.spec)?.is_some_and(|pool| pool.ready == 0) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
     fn clone_once(&self, way: Way, case: &str, report: Option<&mut Report>) -> Result<()> {
         let options = sandbox::RestoreOptions {
             start: true,
             ..Default::default()
         };
-        self.await_shell()?;
+        let kvm = self.runtime.kvm()?;
+        if kvm.shell_metrics(&self.spec)?.is_some() {
+            ensure!(
+                kvm.wait_for_shells(&self.spec, 1, PATIENCE)?,
+                "no VM is made ahead of time"
+            );
+        }
         let call = Call::now();
         let clone: Restored = match way {
             Way::Fork => single(self.sandbox.as_fork().context("forks are missing")?.fork(1, &options)?)?,
             Way::Restore(memory) => {
                 let options = sandbox::RestoreOptions { memory, ..options };
-                self.runtime.kvm()?.restore(&self.folder, &options)?
+                kvm.restore(&self.folder, &options)?
             }
         };
         let ticked = clone.sandbox.console().wait_for(TICK, 0, PATIENCE);

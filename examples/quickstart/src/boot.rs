@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sandbox::{Exit, Phase, Runtime, Sandbox, SandboxSpec};
 use serde_json::{Value, json};
 
@@ -87,14 +87,13 @@ fn once(runtime: &Runtime, guest: &Guest) -> Result<Life> {
     let spec = SandboxSpec::from_json(document.to_string().as_bytes())?;
     let found = runtime.kvm()?.identify(&spec)?;
     if guest.pool > 0 {
-        runtime.kvm()?.keep_shells(&spec, guest.pool)?;
-        while runtime
-            .kvm()?
-            .shell_metrics(&spec)?
-            .is_some_and(|pool| pool.ready < guest.pool)
-        {
-            std::thread::yield_now();
-        }
+        let kvm = runtime.kvm()?;
+        kvm.keep_shells(&spec, guest.pool)?;
+        ensure!(
+            kvm.wait_for_shells(&spec, guest.pool, patience)?,
+            "the pool stays empty: {:?}",
+            kvm.shell_metrics(&spec)?
+        );
     }
 
     let sandbox = runtime.create(&spec)?;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kvm_ioctls::VcpuFd;
 use sandbox_core::pool::{Pool, PoolMetrics, Refill};
@@ -151,6 +152,11 @@ impl Shells {
     /// What the pool of `kind` has done, if there is one.
     pub fn metrics(&self, kind: &ShellKind) -> Option<PoolMetrics> {
         self.pool(kind).map(|pool| pool.metrics())
+    }
+
+    /// Waits until `count` of `kind` are ready; false when `timeout` is over first, or not as many are kept.
+    pub fn wait_ready(&self, kind: &ShellKind, count: usize, timeout: Duration) -> bool {
+        self.pool(kind).is_some_and(|pool| pool.wait_ready(count, timeout))
     }
 
     fn lock_single(&self) -> MutexGuard<'_, Option<(ShellKind, Shell)>> {
