@@ -137,7 +137,8 @@ impl Userfault {
         }
     }
 
-    /// Gives pages from `offset` on their content, unless they have some. Whoever waits for them goes on.
+    /// Gives pages from `offset` on their content, unless they have some, or are ours no more because the mapping was
+    /// replaced there. Whoever waits for them goes on.
     pub fn fill(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         debug_assert!(offset + bytes.len() as u64 <= self.len);
         let mut done = 0;
@@ -155,27 +156,35 @@ impl Userfault {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                     done += copy.copied.max(0) as usize + if copy.copied > 0 { 0 } else { PAGE_SIZE as usize };
                 }
-                // The mapping changed under it; KVM asks again.
+                // It was kept from it half-way.
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => done += copy.copied.max(0) as usize,
+                Err(error) if is_replaced(&error) => {
+                    return self.wake(Extent {
+                        offset,
+                        len: bytes.len() as u64,
+                    });
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Makes the page at `offset` zero, unless it has content.
+    /// Makes the page at `offset` zero, unless it has content or is ours no more. Whoever waits for it goes on.
     pub fn zero(&self, offset: u64) -> io::Result<()> {
-        let mut zero = ZeroPage {
-            range: Range {
-                start: self.start + offset,
-                len: PAGE_SIZE,
-            },
-            mode: 0,
-            zeroed: 0,
-        };
-        match self.call(UFFDIO_ZEROPAGE, &mut zero) {
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-            result => result,
+        let page = Extent { offset, len: PAGE_SIZE };
+        loop {
+            let mut zero = ZeroPage {
+                range: self.range(page),
+                mode: 0,
+                zeroed: 0,
+            };
+            match self.call(UFFDIO_ZEROPAGE, &mut zero) {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+                Err(error) if is_replaced(&error) => return self.wake(page),
+                result => return result,
+            }
         }
     }
 
@@ -208,6 +217,12 @@ impl Userfault {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether pages could not be given because others are mapped in their place: a fork has frozen the guest's memory. Who
+/// asked for them before that still waits, and finds the others when it is woken.
+fn is_replaced(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOENT)
 }
 
 /// Opens the device that makes descriptors for page faults.
@@ -248,6 +263,41 @@ mod tests {
     use super::super::{GuestMemory, HugePages};
     use super::*;
     use vm_memory::{Bytes, GuestAddress};
+
+    #[test]
+    fn who_waits_for_a_page_of_memory_that_is_replaced_goes_on() {
+        let memory = GuestMemory::new(1 << 20, HugePages::Never, false).unwrap();
+        let Ok(userfault) = Userfault::register(memory.mapping()) else {
+            return;
+        };
+        for serve in [
+            |userfault: &Userfault, at| userfault.fill(at, &[7; 2 * PAGE_SIZE as usize]),
+            Userfault::zero,
+        ] {
+            let reader = {
+                let memory = memory.clone();
+                std::thread::spawn(move || memory.read_obj::<u8>(GuestAddress(0x9123)).unwrap())
+            };
+            let asked = loop {
+                if let Some(offset) = userfault.next().unwrap() {
+                    break offset;
+                }
+                std::thread::yield_now();
+            };
+            memory.mapping().clear().unwrap();
+            serve(&userfault, asked).unwrap();
+            assert_eq!(reader.join().unwrap(), 0);
+            // For the second time.
+            let part = memory.mapping().whole();
+            let mut register = Register {
+                range: userfault.range(part),
+                mode: REGISTER_MODE_MISSING,
+                ioctls: 0,
+            };
+            userfault.call(UFFDIO_REGISTER, &mut register).unwrap();
+            memory.mapping().discard(0, 1 << 20).unwrap();
+        }
+    }
 
     #[test]
     fn a_missing_page_is_asked_for_and_served_once() {

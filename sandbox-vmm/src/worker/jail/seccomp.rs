@@ -80,6 +80,7 @@ const EVENTS_IOCTLS: &[(u64, &str)] = &[
     (0xc028_aa03, "UFFDIO_COPY"),
     (0xc020_aa04, "UFFDIO_ZEROPAGE"),
     (0x8010_aa01, "UFFDIO_UNREGISTER"),
+    (0x8010_aa02, "UFFDIO_WAKE"),
 ];
 const CONTROL_IOCTLS: &[(u64, &str)] = &[
     (0x4008_ae61, "KVM_IRQ_LINE"),
@@ -155,6 +156,7 @@ const CALLS: &[Allowed] = allowed! {
     SYS_mincore, CONTROL;
     SYS_sysinfo, CONTROL;
     SYS_lseek, CONTROL;
+    SYS_fstatfs, CONTROL;
     SYS_brk, ALL;
     // Threads, locks, signals, time.
     SYS_futex, ALL;
