@@ -52,6 +52,12 @@ pub(crate) fn server(options: &Options, report: &mut Report) -> Result<()> {
     if let Some(program) = &options.restore_floor {
         floor(program, options.rounds, report)?;
     }
+    for round in 0..=options.rounds {
+        let attached = tap::attach_floor(&parent.tap)?;
+        if round > 0 {
+            report.add_span("floor/http-reply/tap", "call_to_first_entry", attached);
+        }
+    }
     for way in Way::ALL {
         let case = format!("sdk/http-reply/in_process/{}", way.name());
         for round in 0..=options.rounds {

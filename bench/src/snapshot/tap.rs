@@ -1,5 +1,6 @@
 //! Taps that are there before a clone is made, as a platform has them.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
@@ -7,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use sandbox::snapshot::NetworkOverride;
 use sandbox::spec::TapSpec;
 use sandbox_net::{LinkControl, LinkSettings, Tap};
+
+use crate::clock::{self, Span};
 
 /// A tap with a name, which stays until this is dropped.
 pub(crate) struct NamedTap {
@@ -57,6 +60,32 @@ impl NamedTap {
             address: Some(format!("{}/30", self.guest())),
         }
     }
+}
+
+/// The kernel's calls alone by which a restore comes to a tap that is there: opened, attached, made to speak virtio's
+/// headers, and told which offloads the guest takes.
+pub(super) fn attach_floor(tap: &NamedTap) -> Result<Span> {
+    let header_size: libc::c_int = 12;
+    let before = clock::now();
+    let device = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: all of it may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(tap.name.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    let offloads = libc::c_ulong::from(libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6);
+    // SAFETY: each request has the argument that the kernel defines for it, which lives for the call.
+    let results = unsafe {
+        [
+            libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request),
+            libc::ioctl(device.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header_size),
+            libc::ioctl(device.as_raw_fd(), libc::TUNSETOFFLOAD, offloads),
+        ]
+    };
+    let span = clock::now().since(before);
+    ensure!(results == [0; 3], "{results:?}: {}", std::io::Error::last_os_error());
+    Ok(span)
 }
 
 impl Drop for NamedTap {
