@@ -200,6 +200,12 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, step)
 }
 
+/// Puts the checksum of the section at `at` right, whose payload has `length` bytes.
+fn seal(state: &mut [u8], at: usize, length: usize) {
+    let checked = [&state[at..at + 16], &state[at + 20..at + 20 + length]].concat();
+    state[at + 16..at + 20].copy_from_slice(&crc32(&checked).to_le_bytes());
+}
+
 /// Where the sections of a state file begin, and how long their payloads are (see the module `snapshot::section`).
 fn sections(state: &[u8]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
@@ -242,8 +248,7 @@ fn states_made_by_hand_end_in_an_error_or_in_a_guest() {
             let place = at + 20 + next(length);
             state[place] = next(256) as u8;
         }
-        let checked = [&state[at..at + 16], &state[at + 20..at + 20 + length]].concat();
-        state[at + 16..at + 20].copy_from_slice(&crc32(&checked).to_le_bytes());
+        seal(&mut state, at, length);
         victim.write("state", &state);
         match runtime().restore(&victim.path(), &RestoreOptions::default()) {
             Err(_) => refused += 1,
@@ -256,6 +261,141 @@ fn states_made_by_hand_end_in_an_error_or_in_a_guest() {
         }
     }
     assert!(refused > 0 && accepted > 0, "{refused} refused, {accepted} accepted");
+}
+
+/// Kinds of sections (see the module `snapshot::section`).
+const END: u16 = 0;
+const VCPU: u16 = 3;
+
+fn kind(state: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([state[at], state[at + 1]])
+}
+
+/// Restores the victim by both ways with the state of its vCPU changed so, and the file's size in the manifest put right.
+fn with_another_vcpu(victim: &Victim, change: impl FnOnce(&mut [u8])) -> [sandbox::Result<sandbox::Restored>; 2] {
+    let mut state = victim.read("state");
+    let all = sections(&state);
+    let (at, length) = all.into_iter().find(|(at, _)| kind(&state, *at) == VCPU).unwrap();
+    change(&mut state[at + 20..at + 20 + length]);
+    seal(&mut state, at, length);
+    victim.write("state", &state);
+    WAYS.map(|way| runtime().restore(&victim.path(), &running(way)))
+}
+
+/// Where `wanted` stands for the first time.
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+#[test]
+fn a_state_that_lacks_a_section_is_refused() {
+    let victim = Victim::new();
+    let whole = victim.read("state");
+    let all = sections(&whole);
+    for (at, length) in all.iter().copied().filter(|(at, _)| kind(&whole, *at) != END) {
+        let mut state = [&whole[..at], &whole[at + 20 + length..]].concat();
+        let end = state.len() - 20;
+        assert_eq!(kind(&state, end), END);
+        // The end tells how many sections there are.
+        state[end + 4..end + 8].copy_from_slice(&(all.len() as u32 - 2).to_le_bytes());
+        seal(&mut state, end, 0);
+        victim.write("state", &state);
+        remake(&victim, |manifest| {
+            manifest.files.get_mut("state").unwrap().size = state.len() as u64;
+        });
+        let error = runtime()
+            .restore(&victim.path(), &RestoreOptions::default())
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.report());
+        assert!(error.report().contains("no section"), "{}", error.report());
+    }
+}
+
+#[test]
+fn a_section_of_another_version_is_incompatible() {
+    let victim = Victim::new();
+    let whole = victim.read("state");
+    for (at, length) in sections(&whole).into_iter().filter(|(at, _)| kind(&whole, *at) != END) {
+        let mut state = whole.clone();
+        state[at + 2..at + 4].copy_from_slice(&99_u16.to_le_bytes());
+        seal(&mut state, at, length);
+        victim.write("state", &state);
+        assert_eq!(victim.refusal(), ErrorKind::Incompatible);
+    }
+}
+
+#[test]
+fn what_knows_another_processor_is_refused() {
+    let victim = Victim::new();
+    let (ours, theirs) = match find(&victim.read("state"), b"AuthcAMDenti") {
+        Some(_) => (b"AuthcAMDenti", b"GenuntelineI"),
+        None => (b"GenuntelineI", b"AuthcAMDenti"),
+    };
+    // Leaf 0 of CPUID as KVM gives it: EBX, ECX, EDX.
+    let vendor = with_another_vcpu(&victim, |vcpu| {
+        let place = find(vcpu, ours).unwrap();
+        vcpu[place..place + theirs.len()].copy_from_slice(theirs);
+    });
+    let victim = Victim::new();
+    // Leaf 1, behind its number, index and flags: EAX stays, and ECX has every feature.
+    let feature = with_another_vcpu(&victim, |vcpu| {
+        let place = find(vcpu, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        vcpu[place + 20..place + 24].fill(0xff);
+    });
+    for (reason, results) in [("a processor of", vendor), ("which this host's has not", feature)] {
+        for result in results {
+            let error = result.err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Incompatible, "{}", error.report());
+            assert!(error.report().contains(reason), "{}", error.report());
+        }
+    }
+}
+
+/// An unsigned number as postcard writes it.
+fn varint(mut number: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+#[test]
+fn a_guest_whose_counter_has_another_rate_is_given_that_rate_or_refused() {
+    let victim = Victim::new();
+    let manifest = Manifest::from_json(&victim.read("manifest.json")).unwrap();
+    let rate: u32 = manifest.cpu["tsc_khz"].parse().unwrap();
+    // 300 ppm more, which no guest puts up with.
+    let other = rate + rate / 10_000 * 3;
+    let results = with_another_vcpu(&victim, |vcpu| {
+        let (before, after) = (varint(rate), varint(other));
+        let place = find(vcpu, &before).unwrap();
+        vcpu[place..place + after.len()].copy_from_slice(&after);
+    });
+    for result in results {
+        match result {
+            Ok(restored) => drop(Report::of(&*restored.sandbox)),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Incompatible, "{}", error.report());
+                assert!(error.report().contains("kHz"), "{}", error.report());
+            }
+        }
+    }
+}
+
+#[test]
+fn kvms_own_registers_are_saved() {
+    let state = Victim::new().read("state");
+    // Wall clock and system time, and what a guest enables of the rest: asynchronous page faults, steal time, the end of
+    // interrupts. An entry is the number, nothing, and the value.
+    let saved = |index: &u32| {
+        let entry = [index.to_le_bytes(), [0; 4]].concat();
+        find(&state, &entry).is_some()
+    };
+    let numbers: Vec<u32> = (0x4b56_4d00..=0x4b56_4d04).filter(saved).collect();
+    assert_eq!(numbers.len(), 5, "{numbers:x?}");
 }
 
 #[test]

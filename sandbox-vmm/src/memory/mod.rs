@@ -2,6 +2,7 @@
 
 pub mod extent;
 pub mod fault_server;
+pub mod fill;
 pub mod image;
 pub mod layout;
 mod mapping;

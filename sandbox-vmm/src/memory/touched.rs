@@ -18,12 +18,9 @@ const PAGES_PER_BLOCK: usize = (BLOCK / PAGE_SIZE) as usize;
 const BLOCKS_PER_CALL: usize = 16;
 
 impl HostMapping {
-    /// Ranges outside of which no page is this mapping's own. Nothing may touch the mapping meanwhile.
+    /// Ranges outside of which no page is this mapping's own. What is touched meanwhile may be missing.
     pub(super) fn touched_ranges(&self) -> io::Result<Vec<Extent>> {
-        let all = Extent {
-            offset: 0,
-            len: self.len() as u64,
-        };
+        let all = self.whole();
         // `mincore` does not tell a page that was swapped out from one that was never touched.
         if swap_is_in_use() {
             return Ok(vec![all]);

@@ -44,6 +44,16 @@ impl<'a> Original<'a> {
             starts: options.start,
         }
     }
+
+    /// A sandbox that stood still as `saved`, of which forks are made by `options`.
+    pub fn in_memory(saved: &'a SavedMachine, options: &RestoreOptions) -> Self {
+        Self {
+            saved,
+            snapshot: None,
+            renewed: !options.keep_identity,
+            starts: options.start,
+        }
+    }
 }
 
 /// A clone's own, taken before anything is made.
@@ -238,12 +248,7 @@ impl Fork for KvmSandbox {
             Ok((captured.saved, image))
         })?;
         let memory = MemorySource::Image(&image);
-        let original = Original {
-            saved: &saved,
-            snapshot: None,
-            renewed: !options.keep_identity,
-            starts: options.start,
-        };
+        let original = Original::in_memory(&saved, options);
         let clones: Vec<Restored> = berths
             .into_iter()
             .map(|berth| berth.fill(&self.shared, &original, &memory))

@@ -11,7 +11,7 @@ use crate::devices::virtio::DeviceState;
 use crate::devices::virtio::block::with_files;
 use crate::memory::GuestMemory;
 use crate::memory::image::{MemoryImage, PartRecord};
-use crate::snapshot::memory_file::{Layer, MemoryState};
+use crate::snapshot::memory_file::MemoryState;
 use crate::snapshot::section::{Identity, NO_SNAPSHOT};
 
 impl KvmSandbox {
@@ -22,10 +22,7 @@ impl KvmSandbox {
     /// The wrong state, a `base` that is not the last snapshot, or a disk that does not take it.
     pub fn store(&self, identity: Identity, base: Option<Identity>, file: &File) -> Result<Vec<u8>> {
         self.life.capture(Verb::Snapshot, &self.shared.host, false, |captured| {
-            let own = Layer {
-                identity: identity.0,
-                extents: store(&captured, base, file)?,
-            };
+            let own = store(&captured, identity, base, file)?;
             let mut state = captured.saved.write(identity).map_err(Error::from)?;
             let memory = MemoryState {
                 size: captured.memory().size(),

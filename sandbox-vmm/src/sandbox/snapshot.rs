@@ -14,10 +14,11 @@ use super::clone::{Berth, Original};
 use super::shared::Shared;
 use crate::assemble::MemorySource;
 use crate::memory::GuestMemory;
-use crate::memory::extent::Extent;
+use crate::memory::extent::{self, Extent};
 use crate::memory::userfault::Userfault;
 use crate::snapshot::draft::{Draft, unwritten};
 use crate::snapshot::folder::Folder;
+use crate::snapshot::memory_file::Layer;
 use crate::snapshot::pager::{self, InFolder, Pager, Paging};
 use crate::snapshot::section::Identity;
 use crate::snapshot::{compatibility, memory_file, overrides};
@@ -32,8 +33,8 @@ impl KvmSandbox {
             .life
             .capture(Verb::Snapshot, &self.shared.host, stays, |captured| {
                 let identity = draft.identity();
-                let extents = store(&captured, draft.base(), draft.memory())?;
-                let manifest = draft.finish(&captured.saved, extents)?;
+                let layer = store(&captured, identity, draft.base(), draft.memory())?;
+                let manifest = draft.finish(&captured.saved, layer)?;
                 is_kept(&captured, identity);
                 Ok(manifest)
             })?;
@@ -44,9 +45,8 @@ impl KvmSandbox {
     }
 }
 
-/// Writes the memory of a guest that stands still to a snapshot's file, without what it shares with `base`. Returns the
-/// pages that count.
-pub fn store(captured: &Captured<'_>, base: Option<Identity>, file: &File) -> Result<Vec<Extent>> {
+/// Writes the memory of a guest that stands still to the file of snapshot `identity`, without what it shares with `base`.
+pub fn store(captured: &Captured<'_>, identity: Identity, base: Option<Identity>, file: &File) -> Result<Layer> {
     let vm = &captured.machine.vm;
     if base.is_some() && vm.dirty().since() != base {
         let context = "is not the last snapshot of this sandbox, nor the one that it was restored from; what was \
@@ -62,10 +62,18 @@ pub fn store(captured: &Captured<'_>, base: Option<Identity>, file: &File) -> Re
         _ => content(captured.memory())?,
     };
     let mapping = captured.memory().mapping();
-    let stored = mapping.without_zero_pages(&counting);
+    let (stored, fills) = mapping.sort_pages(&counting);
     memory_file::write(file, mapping, &stored).map_err(unwritten)?;
-    // In a full snapshot what is zero need not count: everything that does not count is zero.
-    Ok(if base.is_some() { counting } else { stored })
+    let filled: Vec<Extent> = fills.iter().map(|fill| fill.extent).collect();
+    Ok(Layer {
+        identity: identity.0,
+        // In a full snapshot what is zero need not count: everything that does not count is zero.
+        extents: match base {
+            Some(_) => counting,
+            None => extent::union(&stored, &filled),
+        },
+        fills,
+    })
 }
 
 /// The snapshot of this identity is safe on the disk: the next one can be a difference to it.

@@ -15,7 +15,6 @@ use super::memory_file::{self, Layer, MAX_LAYERS, MemoryState, OWN_FILE, base_fi
 use super::saved::{Origin, SavedMachine};
 use super::section::Identity;
 use super::writing::{FolderWriter, STATE_FILE};
-use crate::memory::extent::Extent;
 use crate::random::random_bytes;
 use crate::renewal::Channel;
 
@@ -77,19 +76,19 @@ impl Draft {
         &self.memory
     }
 
-    /// Makes it whole: the guest stood still as `saved`, and `extents` of its memory are written and count.
+    /// Makes it whole: the guest stood still as `saved`, and what `layer` says of its memory is written.
     ///
     /// # Errors
     /// A disk that does not take it.
-    pub fn finish(mut self, saved: &SavedMachine, extents: Vec<Extent>) -> Result<Manifest> {
+    pub fn finish(mut self, saved: &SavedMachine, layer: Layer) -> Result<Manifest> {
         let digest = match self.digest {
-            true => Some(memory_file::digest(&self.memory, &extents).map_err(unwritten)?),
+            true => Some(memory_file::digest(&self.memory, &layer.extents).map_err(unwritten)?),
             false => None,
         };
         self.writer.add(OWN_FILE, &self.memory, self.identity, digest)?;
         self.layers.push(Layer {
             identity: self.identity.0,
-            extents,
+            ..layer
         });
         let memory = MemoryState {
             size: self.memory_size,

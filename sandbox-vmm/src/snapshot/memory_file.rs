@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Integers are little-endian. Which pages are stored stands in the state file, so that a copy which has lost its holes
-//! is as good; what is not stored is never read.
+//! is as good; what is not stored is never read. Pages that are one word over and over are holes as well: the word stands
+//! in the state file.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,8 +19,10 @@ use sandbox_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::section::{FORMAT, Identity, SectionKind, SectionState};
+use super::huge_blocks;
+use super::section::{self, FORMAT, Identity, SectionKind, SectionState};
 use crate::memory::extent::{self, Extent};
+use crate::memory::fill::{self, Fill};
 use crate::memory::layout::PAGE_SIZE;
 use crate::memory::{GuestMemory, HostMapping};
 
@@ -50,11 +53,52 @@ pub struct Layer {
     pub identity: [u8; 16],
     /// The pages that count. Those that are zero may be holes in the file.
     pub extents: Vec<Extent>,
+    /// Those of them that are one word over and over, which are holes in the file too, in order and apart.
+    pub fills: Vec<Fill>,
 }
 
 impl SectionState for MemoryState {
     const KIND: SectionKind = SectionKind::Memory;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+
+    fn read_earlier(version: u16, payload: &[u8]) -> Option<std::result::Result<Self, postcard::Error>> {
+        (version == 1).then(|| section::decode::<MemoryStateV1>(payload).map(Self::from))
+    }
+}
+
+/// Version 1 knew no fills.
+#[derive(Deserialize)]
+struct MemoryStateV1 {
+    size: u64,
+    layers: Vec<LayerV1>,
+}
+
+#[derive(Deserialize)]
+struct LayerV1 {
+    identity: [u8; 16],
+    extents: Vec<Extent>,
+}
+
+impl From<MemoryStateV1> for MemoryState {
+    fn from(earlier: MemoryStateV1) -> Self {
+        let layer = |LayerV1 { identity, extents }| Layer {
+            identity,
+            extents,
+            fills: Vec::new(),
+        };
+        Self {
+            size: earlier.size,
+            layers: earlier.layers.into_iter().map(layer).collect(),
+        }
+    }
+}
+
+impl Layer {
+    fn is_sound(&self, size: u64) -> bool {
+        let fills: Vec<Extent> = self.fills.iter().map(|fill| fill.extent).collect();
+        let few = self.extents.len().max(fills.len()) <= MAX_EXTENTS;
+        few && extent::are_sound(&self.extents, size) && extent::are_sound(&fills, size)
+    }
 }
 
 impl MemoryState {
@@ -65,10 +109,7 @@ impl MemoryState {
     pub fn check(&self) -> Result<()> {
         let sound = !self.layers.is_empty()
             && self.layers.len() <= MAX_LAYERS
-            && self
-                .layers
-                .iter()
-                .all(|layer| layer.extents.len() <= MAX_EXTENTS && extent::are_sound(&layer.extents, self.size));
+            && self.layers.iter().all(|layer| layer.is_sound(self.size));
         match sound {
             true => Ok(()),
             false => Err(corrupt("the list of the stored pages is not one")),
@@ -113,6 +154,7 @@ pub fn create(path: &Path, identity: Identity, size: u64) -> io::Result<File> {
 
 /// Writes the `stored` pages of `mapping` to a file that was made for it.
 pub fn write(file: &File, mapping: &HostMapping, stored: &[Extent]) -> io::Result<()> {
+    huge_blocks::prepare(file, stored, DATA_START)?;
     let mut extents = stored.iter();
     extents.try_for_each(|extent| mapping.write_to_file(*extent, file, DATA_START + extent.offset))
 }
@@ -185,9 +227,20 @@ impl MemoryFile {
         &self.layer.extents
     }
 
-    /// Where a page stands in the file.
-    pub fn position(offset: u64) -> u64 {
-        DATA_START + offset
+    /// The page at `offset`; `None` if it is none of those that count.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or ends before.
+    pub fn page(&self, offset: u64) -> io::Result<Option<[u8; PAGE_SIZE as usize]>> {
+        let extents = &self.layer.extents;
+        let behind = extents.partition_point(|extent| extent.offset <= offset);
+        if behind == 0 || offset >= extents[behind - 1].end() {
+            return Ok(None);
+        }
+        let mut page = [0; PAGE_SIZE as usize];
+        self.file.read_exact_at(&mut page, DATA_START + offset)?;
+        fill::apply(&self.layer.fills, offset, &mut page);
+        Ok(Some(page))
     }
 
     /// Gives all its pages to `sink`, with their offsets, in order; with a `digest`, checks that they are those.
@@ -212,6 +265,7 @@ impl MemoryFile {
                 if let Some(hasher) = &mut hasher {
                     hasher.update(&*bytes);
                 }
+                fill::apply(&self.layer.fills, offset, bytes);
                 sink(offset, bytes).map_err(|error| {
                     let context = "the host has no memory for the snapshot's pages";
                     Error::new(ErrorKind::HostExhausted, context).with_source(error)
@@ -267,4 +321,93 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 fn corrupt(context: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Corrupt, context)
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::*;
+    use crate::memory::HugePages;
+
+    const SIZE: u64 = 8 << 20;
+    const PAGES: u64 = SIZE / PAGE_SIZE;
+
+    /// A guest whose pages, numbered, are zero, all alike, or of many words.
+    fn memory(content: impl Fn(u64) -> Option<u64>) -> GuestMemory {
+        let memory = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        for page in 0..PAGES {
+            let Some(word) = content(page) else { continue };
+            let words = (0..PAGE_SIZE / 8).map(|index| match page % 3 {
+                0 => word,
+                _ => word + index,
+            });
+            let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+            memory.write_slice(&bytes, GuestAddress(page * PAGE_SIZE)).unwrap();
+        }
+        memory
+    }
+
+    fn bytes(memory: &GuestMemory) -> Vec<u8> {
+        let mut bytes = vec![0; SIZE as usize];
+        memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        bytes
+    }
+
+    /// A file with all or some pages of a memory, and what stands in the state and the manifest for it.
+    fn stored(path: &Path, memory: &GuestMemory, counting: &[Extent], number: u8) -> MemoryFile {
+        let identity = Identity([number; 16]);
+        let file = create(path, identity, SIZE).unwrap();
+        let (mixed, fills) = memory.mapping().sort_pages(counting);
+        write(&file, memory.mapping(), &mixed).unwrap();
+        let extents = counting.to_vec();
+        let record = FileRecord {
+            size: file_size(SIZE),
+            identity: identity.to_string(),
+            digest: Some(digest(&file, &extents).unwrap()),
+        };
+        let layer = Layer {
+            identity: identity.0,
+            extents,
+            fills,
+        };
+        let file = MemoryFile::open(path, "memory".to_owned(), SIZE, layer, &record).unwrap();
+        file.read(record.digest.as_deref(), &mut |_, _| Ok(())).unwrap();
+        file
+    }
+
+    #[test]
+    fn pages_of_one_word_take_no_room_and_come_back_in_every_layer() {
+        let folder = std::env::temp_dir().join(format!("sandbox-memory-file-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let first = memory(|page| (page > 20).then_some(0xcccc_cccc_0000_0000 + page / 100));
+        // Some pages change in every way; the difference holds each fifth one.
+        let second = memory(|page| match page % 5 {
+            0 => (page % 2 == 0).then_some(page),
+            _ => (page > 20).then_some(0xcccc_cccc_0000_0000 + page / 100),
+        });
+        let all = [Extent { offset: 0, len: SIZE }];
+        let mut fifths = Vec::new();
+        (0..PAGES)
+            .step_by(5)
+            .for_each(|page| extent::push_page(&mut fifths, page * PAGE_SIZE));
+        let files = [
+            stored(&folder.join("first"), &first, &all, 1),
+            stored(&folder.join("second"), &second, &fifths, 2),
+        ];
+        let read = GuestMemory::new(SIZE, HugePages::Never, false).unwrap();
+        read_all(&files[..1], &[None], &read).unwrap();
+        assert!(bytes(&read) == bytes(&first));
+        read_all(&files, &[None, None], &read).unwrap();
+        let expected = bytes(&second);
+        assert!(bytes(&read) == expected);
+        for (page, expected) in (0..PAGES).zip(expected.chunks(PAGE_SIZE as usize)) {
+            let [older, newer] = [0, 1].map(|number: usize| files[number].page(page * PAGE_SIZE).unwrap());
+            assert_eq!(newer.is_some(), page % 5 == 0);
+            assert!(newer.or(older).unwrap() == *expected, "page {page}");
+        }
+        let taken = std::os::unix::fs::MetadataExt::blocks(&files[0].file().metadata().unwrap()) * 512;
+        assert!(taken < SIZE * 3 / 4, "{taken} bytes");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -17,6 +17,7 @@ pub mod draft;
 pub mod files;
 pub mod folder;
 pub mod folders;
+mod huge_blocks;
 pub mod images;
 pub mod memory_file;
 pub mod overrides;

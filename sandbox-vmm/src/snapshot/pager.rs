@@ -196,18 +196,8 @@ impl Service {
 
     /// The page's content in the last layer that has it; `None` if none has.
     fn read_page(&self, offset: u64) -> io::Result<Option<[u8; PAGE_SIZE as usize]>> {
-        use std::os::unix::fs::FileExt;
-        let has = |file: &&MemoryFile| {
-            let extents = file.extents();
-            let behind = extents.partition_point(|extent| extent.offset <= offset);
-            behind > 0 && offset < extents[behind - 1].end()
-        };
-        let Some(file) = self.files.iter().rev().find(has) else {
-            return Ok(None);
-        };
-        let mut page = [0; PAGE_SIZE as usize];
-        file.file().read_exact_at(&mut page, MemoryFile::position(offset))?;
-        Ok(Some(page))
+        let mut newest_first = self.files.iter().rev();
+        newest_first.find_map(|file| file.page(offset).transpose()).transpose()
     }
 
     /// A little of what is to be read ahead.

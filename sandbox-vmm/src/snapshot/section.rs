@@ -66,6 +66,11 @@ pub trait SectionState: Serialize + DeserializeOwned {
     const KIND: SectionKind;
     /// Version of the structure.
     const VERSION: u16;
+
+    /// Decodes a payload of an earlier version; `None` for one that is read no more.
+    fn read_earlier(_version: u16, _payload: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        None
+    }
 }
 
 /// Why a state file is refused.
@@ -260,18 +265,24 @@ impl<'a> StateFile<'a> {
         let section = sections
             .find(|section| (section.kind, section.index) == wanted)
             .ok_or(SectionError::Missing { kind: T::KIND, index })?;
-        if section.version != T::VERSION {
-            return Err(SectionError::Version {
-                kind: T::KIND,
-                found: section.version,
-                known: T::VERSION,
-            });
-        }
-        let payload = |source| SectionError::Payload { kind: T::KIND, source };
-        match postcard::take_from_bytes(section.payload).map_err(payload)? {
-            (state, []) => Ok(state),
-            _ => Err(payload(postcard::Error::DeserializeBadEncoding)),
-        }
+        let decoded = match section.version == T::VERSION {
+            true => Some(decode(section.payload)),
+            false => T::read_earlier(section.version, section.payload),
+        };
+        let decoded = decoded.ok_or(SectionError::Version {
+            kind: T::KIND,
+            found: section.version,
+            known: T::VERSION,
+        })?;
+        decoded.map_err(|source| SectionError::Payload { kind: T::KIND, source })
+    }
+}
+
+/// A structure that is all of `payload`.
+pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, postcard::Error> {
+    match postcard::take_from_bytes(payload)? {
+        (state, []) => Ok(state),
+        _ => Err(postcard::Error::DeserializeBadEncoding),
     }
 }
 

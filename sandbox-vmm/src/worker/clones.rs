@@ -100,7 +100,7 @@ impl WorkerSandbox {
         let (Some(own), 0, true) = (memory.layers.pop(), memory.layers.len(), identity == kept) else {
             return Err(nonsense(&self.proxy.link));
         };
-        let manifest = draft.finish(&saved, own.extents)?;
+        let manifest = draft.finish(&saved, own)?;
         if self.origin.spec.track_dirty {
             // A worker that is lost now has left a whole snapshot behind.
             let _ = self.proxy.ask_done(Request::Kept(kept.0), "note its snapshot");
@@ -178,12 +178,7 @@ impl Fork for WorkerSandbox {
         let still = self.freeze()?;
         drop(turn);
         let Still { saved, image, .. } = &still;
-        let original = Original {
-            saved,
-            snapshot: None,
-            renewed: !options.keep_identity,
-            starts: options.start,
-        };
+        let original = Original::in_memory(saved, options);
         let memory = CloneMemory::image(image);
         let begin = |berth| {
             begin_clone(
