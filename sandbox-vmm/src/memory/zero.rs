@@ -49,6 +49,10 @@ impl ZeroTest {
             // SAFETY: the caller promises what the function asks for.
             return unsafe { self.is_zero(page) }.then_some(0);
         }
+        // Most pages are neither, and differ in these.
+        if [words[1], words[WORDS / 2], words[WORDS - 1]] != [words[0]; 3] {
+            return None;
+        }
         #[cfg(target_arch = "x86_64")]
         if self.has_avx2 {
             // SAFETY: the processor has what the function is compiled for.

@@ -10,7 +10,6 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
@@ -25,38 +24,22 @@ const ENOUGH: u64 = BLOCK / 8 * 7;
 /// `MADV_COLLAPSE`.
 const COLLAPSE: libc::c_int = 25;
 
-/// Makes huge pages where `stored`, which is in order, fills most of them; it will be written to `file` from `start` on.
-/// A host that does not do this is no error.
-pub(super) fn prepare(file: &File, stored: &[Extent], start: u64) -> io::Result<()> {
+/// Makes huge pages where `stored`, which is in order, fills most of them; it will be written to `file`, which has
+/// `length` bytes, from `start` on. A host that does not do this is no error.
+pub(super) fn prepare(file: &File, length: u64, stored: &[Extent], start: u64) -> io::Result<()> {
     let blocks = dense_blocks(stored, start);
     if blocks.is_empty() || !is_in_memory(file) {
         return Ok(());
     }
-    let length = file.metadata()?.len();
     let Some(view) = View::new(file, length) else {
         return Ok(());
     };
-    for run in runs(&blocks, length) {
-        for block in run.clone().step_by(HUGE_PAGE_SIZE) {
-            // A block with nothing in it counts as cut off. Its end is written later than this, if ever.
-            file.write_all_at(&[0], block + BLOCK - 1)?;
-        }
-        view.collapse(run);
+    for block in blocks.into_iter().filter(|block| block + BLOCK <= length) {
+        // A block with nothing in it counts as cut off. Its end is written later than this, if ever.
+        file.write_all_at(&[0], block + BLOCK - 1)?;
+        view.collapse(block);
     }
     Ok(())
-}
-
-/// Blocks that follow each other, without any that reaches beyond `length`: each call has the kernel settle its own
-/// affairs first.
-fn runs(blocks: &[u64], length: u64) -> Vec<Range<u64>> {
-    let mut runs: Vec<Range<u64>> = Vec::new();
-    for block in blocks.iter().filter(|block| *block + BLOCK <= length) {
-        match runs.last_mut() {
-            Some(last) if last.end == *block => last.end += BLOCK,
-            _ => runs.push(*block..block + BLOCK),
-        }
-    }
-    runs
 }
 
 /// Where the blocks of the file begin that are filled enough.
@@ -134,12 +117,11 @@ impl View {
         self.reservation.as_ptr().wrapping_byte_add(self.padding + offset)
     }
 
-    /// Has the kernel make one page of each block in `run`, which lies within the file. Linux 6.1 says that it failed
-    /// where it did not, so nobody asks.
-    fn collapse(&self, run: Range<u64>) {
-        let len = (run.end - run.start) as usize;
+    /// Has the kernel make one page of the block, which lies within the file. Linux 6.1 says that it failed where it did
+    /// not, and goes on with no other block behind it: so each is asked for by itself, and what comes of it by nobody.
+    fn collapse(&self, block: u64) {
         // SAFETY: the range lies within this mapping; the call changes no content, and the mapping is never looked at.
-        unsafe { libc::madvise(self.at(run.start as usize), len, COLLAPSE) };
+        unsafe { libc::madvise(self.at(block as usize), HUGE_PAGE_SIZE, COLLAPSE) };
     }
 }
 
@@ -173,14 +155,6 @@ mod tests {
         assert_eq!(dense(&[(100, 2000)]), [BLOCK, 2 * BLOCK, 3 * BLOCK]);
         assert_eq!(dense(&[(512, 200), (720, 250), (1200, 10)]), [BLOCK]);
         assert_eq!(dense(&[(600, 200), (1200, 300)]), none);
-        assert_eq!(
-            runs(&[0, 2 * BLOCK, 3 * BLOCK], 4 * BLOCK),
-            [0..BLOCK, 2 * BLOCK..4 * BLOCK]
-        );
-        assert_eq!(
-            runs(&[0, BLOCK, 3 * BLOCK], 4 * BLOCK - 1),
-            runs(&[0, BLOCK], 2 * BLOCK)
-        );
     }
 
     #[test]
@@ -188,7 +162,7 @@ mod tests {
         let file = crate::memory::sealed::create(c"test", 4096 + 4 * BLOCK).unwrap();
         file.write_all_at(b"header", 0).unwrap();
         let stored = pages(&[(3, 1500), (1600, 1)]);
-        prepare(&file, &stored, 4096).unwrap();
+        prepare(&file, 4096 + 4 * BLOCK, &stored, 4096).unwrap();
         let mut before = vec![0; 4096 + 4 * HUGE_PAGE_SIZE];
         file.read_exact_at(&mut before, 0).unwrap();
         assert_eq!(&before[..6], b"header");

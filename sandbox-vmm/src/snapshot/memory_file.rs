@@ -154,7 +154,7 @@ pub fn create(path: &Path, identity: Identity, size: u64) -> io::Result<File> {
 
 /// Writes the `stored` pages of `mapping` to a file that was made for it.
 pub fn write(file: &File, mapping: &HostMapping, stored: &[Extent]) -> io::Result<()> {
-    huge_blocks::prepare(file, stored, DATA_START)?;
+    huge_blocks::prepare(file, file_size(mapping.len() as u64), stored, DATA_START)?;
     let mut extents = stored.iter();
     extents.try_for_each(|extent| mapping.write_to_file(*extent, file, DATA_START + extent.offset))
 }
