@@ -12,7 +12,7 @@ use crate::report::{Report, Unit};
 use crate::{Options, peers};
 
 /// Rounds that are not counted: caches fill, and the kernel is read into the store.
-const WARM_UP: usize = 2;
+pub(crate) const WARM_UP: usize = 2;
 /// Longer than it takes to make an idle worker.
 const SETTLE: Duration = Duration::from_millis(100);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -121,8 +121,8 @@ pub(crate) fn once() -> Result<()> {
 }
 
 /// A cold start from call to torn down.
-struct ColdStart {
-    exit: Exit,
+pub(crate) struct ColdStart {
+    pub(crate) exit: Exit,
     timeline: Timeline,
     /// From the guest's last exit to its status in the caller's hands, in nanoseconds.
     exit_to_status: u64,
@@ -130,7 +130,7 @@ struct ColdStart {
     torn_down: Span,
 }
 
-fn cold_start(runtime: &Runtime, spec: &SandboxSpec) -> Result<ColdStart> {
+pub(crate) fn cold_start(runtime: &Runtime, spec: &SandboxSpec) -> Result<ColdStart> {
     let before = clock::now();
     let sandbox = runtime.create(spec)?;
     sandbox.start()?;
@@ -150,7 +150,7 @@ fn cold_start(runtime: &Runtime, spec: &SandboxSpec) -> Result<ColdStart> {
     })
 }
 
-fn add_timeline(report: &mut Report, case: &str, start: &ColdStart) {
+pub(crate) fn add_timeline(report: &mut Report, case: &str, start: &ColdStart) {
     let timeline = &start.timeline;
     let at = |phase| {
         Some(Span {
@@ -215,7 +215,7 @@ fn qemu_to_init(qemu: &Path, kernel: &Path, initrd: &Path) -> Result<Span> {
 }
 
 /// A runtime that keeps so many workers ready.
-fn runtime(idle: usize) -> Runtime {
+pub(crate) fn runtime(idle: usize) -> Runtime {
     let worker = WorkerOptions {
         idle,
         ..WorkerOptions::default()

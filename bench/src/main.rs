@@ -13,6 +13,7 @@ mod peers;
 mod ping;
 mod report;
 mod snapshot;
+mod unikernels;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ const USAGE: &str = "\
 usage: sandbox-bench BENCH [OPTIONS]
   cold-start         hello from call to torn down: floor, SDK and QEMU in turn
   linux              a stock Linux kernel from call to /init: SDK and QEMU in turn
+  unikernels         a stand-in of each family from call to its line and to torn down, cold and pooled
   containers         a container from create to given back: SDK and runtime by hand in turn
   data-path          disk and network of a stock Linux guest: what a request costs
   c-abi              calls through the C interface and in Rust, in turn
@@ -74,6 +76,7 @@ fn run() -> Result<()> {
     match bench.as_str() {
         "cold-start" => cold_start::hello(&options, &mut report)?,
         "linux" => cold_start::linux(&options, &mut report)?,
+        "unikernels" => unikernels::measure(&options, &mut report)?,
         "containers" => containers::measure(&options, &mut report)?,
         "data-path" => data_path::measure(&options, &mut report)?,
         "snapshot" => snapshot::server(&options, &mut report)?,

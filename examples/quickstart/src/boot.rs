@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::http;
 use crate::network;
 use crate::report::Life;
+use crate::succession;
 
 /// What is booted, and with what.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Guest {
     pub rounds: u32,
     /// How many virtual machines are kept made ahead of time.
     pub pool: usize,
+    /// How many clones of it are to take its place, one after the other, once it is ready.
+    pub clones: u32,
     /// How long to wait for it each time, in seconds.
     pub patience: u64,
 }
@@ -63,6 +66,7 @@ impl Default for Guest {
             mask: Vec::new(),
             rounds: 1,
             pool: 0,
+            clones: 0,
             patience: 60,
         }
     }
@@ -106,6 +110,14 @@ fn once(runtime: &Runtime, guest: &Guest) -> Result<Life> {
         (Some((address, path)), Some(_), Ok(())) => http::get(*address, path, patience)?,
         _ => String::new(),
     };
+    let check = |_: &dyn Sandbox| match &made.page {
+        Some((address, path)) => http::get(*address, path, patience),
+        None => Ok(String::new()),
+    };
+    let (sandbox, succession) = match (guest.clones, &ready) {
+        (1.., Ok(())) => succession::succeed(runtime, &spec, sandbox, guest.clones, check)?,
+        _ => (sandbox, String::new()),
+    };
     let counted = counted(&*sandbox);
     let exit = match guest.http {
         // A server does not end by itself.
@@ -123,7 +135,7 @@ fn once(runtime: &Runtime, guest: &Guest) -> Result<Life> {
     Ok(Life {
         guest: name(&guest.image),
         said: format!(
-            "{}\n{page}recognised as {:?}: {}; {counted}",
+            "{}\n{page}recognised as {:?}: {}; {counted}\n{succession}",
             console.trim_end(),
             found.family,
             found.evidence

@@ -19,6 +19,7 @@ mod linux;
 mod network;
 mod options;
 mod report;
+mod succession;
 mod timeline;
 mod web;
 

@@ -33,6 +33,7 @@ usage: quickstart [web] [--json FILE]
     --mask FEATURE   as above
     --rounds N       boot it N times
     --pool N         keep N virtual machines made ahead of time
+    --clones N       when it is ready, save and end it, and have N clones take its place in turn
     --patience S     wait S seconds for it; 60 if left out
     --json FILE      write the result and the timeline";
 
@@ -107,6 +108,7 @@ impl Options {
                 Long("mask") => guest.mask.push(arguments.value()?.string()?),
                 Long("rounds") => guest.rounds = arguments.value()?.parse()?,
                 Long("pool") => guest.pool = arguments.value()?.parse()?,
+                Long("clones") => guest.clones = arguments.value()?.parse()?,
                 Long("patience") => guest.patience = arguments.value()?.parse()?,
                 Long("json") => json = Some(PathBuf::from(arguments.value()?)),
                 Short('h') | Long("help") => bail!("{USAGE}"),

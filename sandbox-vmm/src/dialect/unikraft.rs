@@ -1,8 +1,8 @@
 //! Unikraft, as built for Firecracker: 64-bit Linux boot protocol, virtio-mmio devices and addresses on the command
 //! line, the 8259 interrupt controllers and the 8254 timer.
 //!
-//! Its command line begins with a name for the program, has parameters of its libraries up to ` -- `, and the
-//! program's arguments behind it. It ends by pulsing the processor's reset line, whatever it ends for, and tells no exit
+//! Its command line begins with a name for the program, has parameters of its libraries up to ` -- ` if there are any,
+//! and the program's arguments behind it. It ends by pulsing the processor's reset line, whatever it ends for, and tells no exit
 //! code; that is a power-off here.
 
 use sandbox_core::spec::{SandboxSpec, UnikernelGuest};
@@ -20,6 +20,8 @@ const NAME: &str = "Unikraft";
 const PROGRAM: &str = "app";
 /// Least memory that it was seen to work with, in bytes: a program that prints a line.
 const LEAST_MEMORY: u64 = 2 << 20;
+/// What stands between the parameters of its libraries and the program's arguments.
+const STOP: &str = "--";
 /// Most devices that it reads from the command line.
 const MOST_DEVICES: usize = 4;
 
@@ -76,6 +78,17 @@ fn refuse_devices(spec: &SandboxSpec, image: &KernelImage) -> Result<()> {
     }
 }
 
+/// Refuses an argument that would end parameters that there are none of: it would be lost, with all before it.
+fn refuse_stop(guest: &UnikernelGuest) -> Result<()> {
+    match guest.args.iter().position(|argument| argument == STOP) {
+        None => Ok(()),
+        Some(index) => {
+            let context = format!("is {STOP}, which {NAME} takes for the end of its parameters where it is given none");
+            Err(Error::invalid(format!("guest.unikernel.args[{index}]"), context))
+        }
+    }
+}
+
 /// Whether the image was built without its library for parameters; then all words are arguments of the program.
 fn is_deaf(image: &KernelImage) -> bool {
     image.origin.maker.is_some() && !image.origin.reads_parameters
@@ -105,14 +118,17 @@ fn cmdline(guest: &UnikernelGuest, spec: &SandboxSpec, image: &KernelImage) -> R
         parameters.push(format!("env.vars=[ {} ]", variables.join(" ")));
     }
     let arguments = told::words(&guest.args, "guest.unikernel.args", told::QUOTED, told::quoted)?;
-    if parameters.is_empty() && arguments.is_empty() && devices(spec) == 0 {
+    let has_parameters = !parameters.is_empty() || devices(spec) > 0;
+    if !has_parameters && arguments.is_empty() {
         return Ok(String::new());
     }
     let mut words = vec![PROGRAM.to_owned()];
     words.append(&mut parameters);
-    // Without it parameters would be arguments, those that name devices among them.
-    if !is_deaf(image) {
-        words.push("--".to_owned());
+    // Without it parameters would be arguments, those that name devices among them; without parameters it would be one.
+    match has_parameters {
+        true => words.push(STOP.to_owned()),
+        false if !is_deaf(image) => refuse_stop(guest)?,
+        false => {}
     }
     words.extend(arguments);
     Ok(words.join(" "))
@@ -156,7 +172,12 @@ mod tests {
             plan(&Unikraft, &image(true), r#""args": []"#, r#""rng": true"#),
             "app --"
         );
-        assert_eq!(plan(&Unikraft, &image(false), r#""args": ["x"]"#, ""), "app x");
+        for reads_parameters in [true, false] {
+            assert_eq!(
+                plan(&Unikraft, &image(reads_parameters), r#""args": ["x"]"#, ""),
+                "app x"
+            );
+        }
         assert_eq!(plan(&Unikraft, &image(false), r#""cmdline": "me x""#, ""), "me x");
     }
 
@@ -164,6 +185,7 @@ mod tests {
     fn what_it_cannot_be_told_is_refused() {
         let cases = [
             (true, r#""args": ["a\"b"]"#, "", "guest.unikernel.args[0]"),
+            (true, r#""args": ["a", "--"]"#, "", "guest.unikernel.args[1]"),
             (false, r#""env": ["A=b"]"#, "", "guest.unikernel.env"),
             (false, r#""args": []"#, r#""networks": [{"id": "n"}]"#, "networks"),
             (true, r#""args": []"#, r#""vcpus": 2"#, "vcpus"),

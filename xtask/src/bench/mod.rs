@@ -22,7 +22,7 @@ use crate::workspace::Workspace;
 
 /// What `cargo xtask help` says about it.
 pub(crate) const USAGE: &str = "\
-bench NAME [OPTIONS]             measure: cold-start, containers, snapshot, data-path, c-abi or papers
+bench NAME [OPTIONS]             measure: cold-start, unikernels, containers, snapshot, data-path, c-abi or papers
     --json FILE         write one JSON object per line
     --rounds N          rounds on this machine (default 30); a fifth of it in the emulated host
     --native-only       leave the emulated host out
@@ -137,16 +137,17 @@ pub(crate) fn main(workspace: &Workspace, arguments: lexopt::Parser) -> Result<E
             }
         }
         "data-path" => emulated(workspace, &programs, "data-path", &options, &json)?,
-        "c-abi" => {
+        bench @ ("c-abi" | "unikernels") => {
             if options.native && kind != HostKind::Missing {
-                native(&programs, "c-abi", &options, &json)?;
+                native(&programs, bench, &options, &json)?;
             }
             if options.emulated {
-                emulated(workspace, &programs, "c-abi", &options, &json)?;
+                emulated(workspace, &programs, bench, &options, &json)?;
             }
         }
         other => {
-            bail!("there is no bench {other}; there are cold-start, containers, snapshot, data-path, c-abi and papers")
+            let known = "cold-start, unikernels, containers, snapshot, data-path, c-abi and papers";
+            bail!("there is no bench {other}; there are {known}")
         }
     }
     if let Some(target) = &options.json {

@@ -30,7 +30,9 @@ demo [OPTIONS]                   boot a web server in a micro-VM, fetch its page
     --linux             boot stock Debian Linux as well
     --guest FILE        boot this unikernel instead, whatever its family; its arguments stand behind --
         --initrd FILE, --disk [NAME=]FILE, --memory MIB, --http PORT/PATH, --network NAME, --marker TEXT,
-        --env NAME=VALUE, --protocol linux64|pvh, --patience SECONDS: what it is given, and waited for
+        --env NAME=VALUE, --protocol linux64|pvh, --patience SECONDS: what it is given, and waited for;
+        --clones N: it is saved when it is ready, and N clones take its place in turn; --rounds N: boots it
+        N times and tells how long each took; --pool N: with N virtual machines made ahead of time
     --json FILE         write result and timeline to FILE too
     --emulated          use the emulated host, whatever this machine can do";
 

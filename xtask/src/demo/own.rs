@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf, absolute};
 use anyhow::{Context, Result, ensure};
 
 /// Options that are passed on, and whether their value names a file.
-const PASSED_ON: [(&str, bool); 9] = [
+const PASSED_ON: [(&str, bool); 12] = [
     ("initrd", true),
     ("disk", true),
     ("memory", false),
@@ -16,6 +16,9 @@ const PASSED_ON: [(&str, bool); 9] = [
     ("marker", false),
     ("env", false),
     ("protocol", false),
+    ("clones", false),
+    ("rounds", false),
+    ("pool", false),
     ("patience", false),
 ];
 
