@@ -9,6 +9,7 @@ use super::{ascending, single};
 use crate::bench::Laboratory;
 use crate::bench::cell::{Cell, Point};
 use crate::bench::meter::Meter;
+use crate::bench::statistics::Statistics;
 
 /// Idle instances among which the cost of one is divided: one alone costs too little to be measured.
 const IDLE_INSTANCES: u32 = 10;
@@ -16,6 +17,8 @@ const IDLE_INSTANCES: u32 = 10;
 const SETTLING: Duration = Duration::from_secs(15);
 /// How long they are measured.
 const WATCHING: Duration = Duration::from_secs(1);
+/// How often that is done at least: now and then a second has something else in it.
+const SECONDS_AT_LEAST: usize = 5;
 /// Memory is looked at after each so many instances.
 const MEMORY_STEP: u32 = 10;
 
@@ -24,11 +27,13 @@ const MEMORY_STEP: u32 = 10;
 pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell, meter: Meter<'_>) -> Result<Vec<Point>> {
     let count = IDLE_INSTANCES.min(laboratory.instances);
     let function = laboratory.deploy(cell, |_| {})?;
-    let empty = watch(meter, laboratory.rounds).await?;
+    // What the last measurement left behind must not count as the platform's own.
+    laboratory.platform.given_back().await;
+    sleep(SETTLING).await;
+    let platform = Statistics::of(&watch(meter, laboratory.rounds).await?).median;
     function.boot(count).await?;
     sleep(SETTLING).await;
     let inhabited = watch(meter, laboratory.rounds).await?;
-    let platform = empty.iter().sum::<f64>() / empty.len() as f64;
     let samples = inhabited
         .iter()
         .map(|count_of_all| (count_of_all - platform) / f64::from(count))
@@ -39,7 +44,7 @@ pub(super) async fn cost(laboratory: &Laboratory, cell: &Cell, meter: Meter<'_>)
 /// What is counted in each of some seconds, in thousands.
 async fn watch(meter: Meter<'_>, seconds: usize) -> Result<Vec<f64>> {
     let mut samples = Vec::new();
-    for _ in 0..seconds {
+    for _ in 0..seconds.max(SECONDS_AT_LEAST) {
         let before = meter.now()?;
         // Nothing happens that could be waited for: that is what is measured.
         sleep(WATCHING).await;

@@ -123,7 +123,7 @@ pub fn lines(lines: &[Line], unit: &str, axis: Axis) -> String {
             );
         }
         for (across, up, spread) in &line.points {
-            let (across, high, low) = (x(*across), y(up + spread), y((up - spread).max(0.0)));
+            let (across, high, low) = (x(*across), y(up + spread), y((up - spread).max(up.min(0.0))));
             let _ = write!(
                 svg,
                 "<circle cx=\"{across:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>\
