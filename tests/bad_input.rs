@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use sandbox::spec::{
     BootProtocol, DiskSpec, GuestSpec, Isolation, LinuxGuest, NetworkSpec, TapSpec, UnikernelFamily, UnikernelGuest,
@@ -412,4 +413,55 @@ fn a_host_without_kvm_is_told_with_its_remedy() {
     let error = KvmBackend::open(&options).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.context().contains("kvm_intel"), "{error}");
+}
+
+/// Runs `test` on a thread that has no rights beyond its user's, not even root's.
+fn without_capabilities(test: impl FnOnce() + Send + 'static) {
+    /// `_LINUX_CAPABILITY_VERSION_3`, and the calling thread.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    let thread = thread::spawn(move || {
+        let none = [0u32; 6];
+        // SAFETY: the structures have the layout of version 3, and live for the call.
+        let result = unsafe { libc::syscall(libc::SYS_capset, HEADER.as_ptr(), none.as_ptr()) };
+        assert_eq!(result, 0);
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn who_may_not_open_kvm_is_told_with_the_remedy() {
+    let folder = TempFolder::new();
+    let device = folder.file("kvm", b"");
+    fs::set_permissions(&device, fs::Permissions::from_mode(0)).unwrap();
+    without_capabilities(move || {
+        let options = KvmOptions {
+            device,
+            ..KvmOptions::default()
+        };
+        let error = KvmBackend::open(&options).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.context().contains("add the user to the group"), "{error}");
+    });
+}
+
+#[test]
+fn who_may_not_make_a_tap_is_told_which() {
+    let mut spec = bare("hello", &[]);
+    spec.networks.push(NetworkSpec {
+        id: "net".to_owned(),
+        tap: TapSpec::Create {
+            name: None,
+            host_address: None,
+        },
+        ..Default::default()
+    });
+    runtime().kvm().unwrap();
+    without_capabilities(move || {
+        let error = runtime().create(&spec).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{}", error.report());
+        assert_eq!(error.field(), Some("networks[0].tap.create"), "{}", error.report());
+    });
 }
