@@ -14,6 +14,7 @@ use crate::dialect::Identification;
 use crate::machine::host::KvmHost;
 use crate::machine::kick::KickSignal;
 use crate::machine::probe;
+use crate::memory::userfault::open_device;
 use crate::networks;
 use crate::sandbox::confinement::Unconfined;
 use crate::sandbox::life::Life;
@@ -229,7 +230,13 @@ impl KvmBackend {
                 outlets,
                 list: None,
             };
-            let cargo = Cargo::Boot(opened.kernel, opened.initrd);
+            let on_demand = draft.is_loaded_on_demand(spec);
+            let cargo = Cargo::Boot {
+                kernel: opened.kernel,
+                initrd: opened.initrd,
+                // Without one the kernel is copied.
+                faults: on_demand.then(open_device).transpose().ok().flatten(),
+            };
             let pending = worker::begin(&self.home()?, order, &cargo, opened.devices)?;
             return Ok(Box::new(pending.complete()?));
         }

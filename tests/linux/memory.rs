@@ -1,12 +1,15 @@
 //! Guest memory: below and above the gap, given back by balloon and by reports.
 
+use std::fs::File;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sandbox::spec::BalloonSpec;
+use sandbox::Exit;
+use sandbox::spec::{BalloonSpec, HugePages};
 use sandbox::stats::MemoryStats;
 
 use super::support::linux::{Assets, CLOUD, LINUX_PATIENCE, Shell};
+use super::support::{created, skip};
 
 const MIB: u64 = 1 << 20;
 
@@ -98,4 +101,26 @@ fn memory_goes_back_by_balloon_and_by_reports() {
         now.guest_touched.unwrap() <= held - 130 * MIB
     });
     shell.power_off();
+}
+
+/// What a kernel fills that is as large as a stock one, in bytes, and far more than is written before the guest runs.
+const MUCH_OF_A_KERNEL: u64 = 24 << 20;
+
+#[test]
+fn in_huge_pages_a_kernel_comes_when_the_guest_asks_for_it() {
+    let Some(assets) = Assets::find() else { return };
+    if File::options().read(true).write(true).open("/dev/userfaultfd").is_err() {
+        return skip("needs root to serve page faults of KVM");
+    }
+    let mut spec = assets.marker("");
+    spec.huge_pages = HugePages::Transparent;
+    let sandbox = created(&spec);
+    let touched = || sandbox.stats().unwrap().memory.guest_touched.unwrap();
+    assert!(
+        touched() < MUCH_OF_A_KERNEL,
+        "{} bytes before the guest runs",
+        touched()
+    );
+    sandbox.start().unwrap();
+    assert_eq!(sandbox.wait(Some(LINUX_PATIENCE)).unwrap(), Exit::PowerOff);
 }

@@ -37,7 +37,7 @@ use crate::machine::host::{KvmError, KvmHost};
 use crate::machine::shell::{Shell, ShellKind, Shells};
 use crate::machine::vcpu::Vcpu;
 use crate::machine::vm::{Chipset, GsiLine, Vm};
-use crate::memory::fault_server::FaultServer;
+use crate::memory::fault_server::{FaultRights, FaultServer};
 use crate::memory::layout::MMIO_WINDOW_SIZE;
 use crate::memory::{GuestMemory, HugePages};
 use crate::random::random_bytes;
@@ -155,6 +155,11 @@ impl<'a> Draft<'a> {
         origin(spec, &self.plan)
     }
 
+    /// Whether its kernel comes on demand, where that can be.
+    pub fn is_loaded_on_demand(&self, spec: &SandboxSpec) -> bool {
+        !self.plan.hvt && huge_pages_of(spec, self.plan.dense_memory) == HugePages::Transparent
+    }
+
     /// Whether the guest is a Solo5 one.
     pub fn has_hypercalls_only(&self) -> bool {
         self.plan.hvt
@@ -184,13 +189,13 @@ pub fn assemble(
     let handover = Handover {
         kernel: &opened.kernel,
         huge_pages: kind.huge_pages,
-        may_serve_faults: spec.isolation == Isolation::InProcess,
         initrd: opened.initrd.as_deref(),
         cmdline: &draft.cmdline,
         slots: &draft.slots,
         vcpus: spec.vcpus,
     };
-    let (entry, loader) = load(&memory, plan, draft.protocol, &handover, &library.tables)?;
+    let loader = load_kernel(&memory, &handover, opened.faults).map_err(|error| boot_error(error, &fields(plan)))?;
+    let entry = load(&memory, plan, draft.protocol, &handover, &library.tables)?;
     recorder.record(Phase::KernelLoaded);
     let mut machine = new_machine(host, vm, (plan.ports, plan.renewal), outlets);
     machine.loader = loader;
@@ -392,24 +397,22 @@ fn kernel_placement(huge_pages: HugePages) -> Placement {
 struct Handover<'a> {
     kernel: &'a Arc<StoredKernel>,
     huge_pages: HugePages,
-    /// Whether this process could have the right to; a worker's walls leave it none.
-    may_serve_faults: bool,
     initrd: Option<&'a StoredInitrd>,
     cmdline: &'a CommandLine,
     slots: &'a [Slot],
     vcpus: u32,
 }
 
+/// Writes all that goes into guest memory beside the kernel.
 fn load(
     memory: &GuestMemory,
     plan: &BootPlan<'_>,
     protocol: Protocol,
     handover: &Handover<'_>,
     tables: &TableCache,
-) -> Result<(Entry, Option<FaultServer>)> {
+) -> Result<Entry> {
     let failed = |error| boot_error(error, &fields(plan));
     let image = handover.kernel.image();
-    let loader = load_kernel(memory, handover).map_err(failed)?;
     let initrd = handover
         .initrd
         .map(|initrd| boot::initrd::load_stored(initrd, image, memory));
@@ -424,14 +427,17 @@ fn load(
         rsdp,
         memory_map: plan.memory_map,
     };
-    let entry = boot::prepare(memory, protocol, &parameters).map_err(failed)?;
-    Ok((entry, loader))
+    boot::prepare(memory, protocol, &parameters).map_err(failed)
 }
 
 /// In huge pages a kernel comes on demand where this process may serve page faults, and is copied where not.
-fn load_kernel(memory: &GuestMemory, handover: &Handover<'_>) -> std::result::Result<Option<FaultServer>, BootError> {
-    if handover.may_serve_faults && handover.huge_pages == HugePages::Transparent {
-        match boot::loader::load_on_demand(handover.kernel, memory) {
+fn load_kernel(
+    memory: &GuestMemory,
+    handover: &Handover<'_>,
+    rights: FaultRights,
+) -> std::result::Result<Option<FaultServer>, BootError> {
+    if handover.huge_pages == HugePages::Transparent {
+        match boot::loader::load_on_demand(handover.kernel, memory, rights) {
             Ok(server) => return Ok(Some(server)),
             Err(error) => tracing::debug!(%error, "the kernel is copied ahead of time"),
         }

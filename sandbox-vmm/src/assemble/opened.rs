@@ -16,6 +16,7 @@ use crate::boot::store::{StoredInitrd, StoredKernel};
 use crate::devices::virtio::vsock::HostSockets;
 use crate::dialect;
 use crate::machine::host::KvmHost;
+use crate::memory::fault_server::FaultRights;
 use crate::sandbox::ready::Readiness;
 
 /// What the devices are made from, each list in the order of the spec.
@@ -35,6 +36,8 @@ pub struct Opened {
     pub kernel: Arc<StoredKernel>,
     /// The initial RAM disk.
     pub initrd: Option<Arc<StoredInitrd>>,
+    /// By what right a kernel that comes on demand is served.
+    pub faults: FaultRights,
     /// For the devices.
     pub devices: OpenDevices,
 }
@@ -63,6 +66,7 @@ pub fn open<'a>(host: &KvmHost, library: &Library, spec: &'a SandboxSpec) -> Res
     let opened = Opened {
         kernel,
         initrd,
+        faults: FaultRights::Own,
         devices,
     };
     Ok(Prepared {

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::load::check_room;
 use super::store::StoredKernel;
 use crate::memory::extent::{self, Extent};
-use crate::memory::fault_server::{self, FaultServer, FaultService, Woken};
+use crate::memory::fault_server::{self, FaultRights, FaultServer, FaultService, Woken};
 use crate::memory::userfault::Userfault;
 use crate::memory::{GuestMemory, HUGE_PAGE_SIZE, HostMapping, HugePages};
 
@@ -26,12 +26,23 @@ const UNIT: u64 = HUGE_PAGE_SIZE as u64;
 /// # Errors
 /// This process may not serve page faults of KVM, or the kernel's place cannot be cut into huge pages. The memory is as
 /// it was.
-pub fn load_on_demand(kernel: &Arc<StoredKernel>, memory: &GuestMemory) -> io::Result<FaultServer> {
+pub fn load_on_demand(
+    kernel: &Arc<StoredKernel>,
+    memory: &GuestMemory,
+    rights: FaultRights,
+) -> io::Result<FaultServer> {
+    let (device, confine): (_, Box<dyn FnOnce() + Send>) = match rights {
+        FaultRights::None => return Err(io::ErrorKind::PermissionDenied.into()),
+        FaultRights::Own => (None, Box::new(|| ())),
+        FaultRights::Handed { device, confine } => (Some(device), confine),
+    };
     check_room(kernel, memory).map_err(io::Error::other)?;
+    // The thread, confined, could not map it.
+    kernel.content().bytes()?;
     let missing = units(kernel, memory).ok_or(io::ErrorKind::Unsupported)?;
     let staging = HostMapping::anonymous(UNIT, HugePages::Transparent)?;
     let runs = extent::union(&missing, &[]);
-    let userfault = Userfault::register_parts(memory.mapping(), &runs)?;
+    let userfault = Userfault::register_parts(device.as_ref(), memory.mapping(), &runs)?;
     let loader = Loader {
         userfault,
         memory: memory.clone(),
@@ -39,7 +50,7 @@ pub fn load_on_demand(kernel: &Arc<StoredKernel>, memory: &GuestMemory) -> io::R
         missing,
         staging,
     };
-    let server = FaultServer::start(loader, || ())?;
+    let server = FaultServer::start(loader, confine)?;
     memory.mapping().note_content(&runs);
     for run in runs {
         // Otherwise the kernel prepares a huge page for each fault that it then hands to us.
@@ -153,7 +164,7 @@ mod tests {
     fn a_kernel_that_comes_on_demand_is_the_one_that_is_mapped() {
         let (kernel, on_demand, mapped) = (kernel(), memory(), memory());
         // Not every host lets a process serve faults; the kernel is copied then.
-        let Ok(server) = load_on_demand(&kernel, &on_demand) else {
+        let Ok(server) = load_on_demand(&kernel, &on_demand, FaultRights::Own) else {
             return;
         };
         load(&kernel, &mapped).unwrap();
@@ -168,7 +179,7 @@ mod tests {
     #[test]
     fn only_what_is_asked_for_takes_memory() {
         let memory = memory();
-        let Ok(_server) = load_on_demand(&kernel(), &memory) else {
+        let Ok(_server) = load_on_demand(&kernel(), &memory, FaultRights::Own) else {
             return;
         };
         assert_eq!(resident(&memory), 0);
@@ -187,7 +198,7 @@ mod tests {
     #[test]
     fn what_the_guest_writes_first_stays_and_every_thread_is_served() {
         let memory = memory();
-        let Ok(_server) = load_on_demand(&kernel(), &memory) else {
+        let Ok(_server) = load_on_demand(&kernel(), &memory, FaultRights::Own) else {
             return;
         };
         std::thread::scope(|scope| {
@@ -213,7 +224,7 @@ mod tests {
     fn memory_that_was_frozen_meanwhile_is_left_alone() {
         use crate::memory::image::MemoryImage;
         let (kernel, memory) = (kernel(), memory());
-        let Ok(_server) = load_on_demand(&kernel, &memory) else {
+        let Ok(_server) = load_on_demand(&kernel, &memory, FaultRights::Own) else {
             return;
         };
         let before = self::memory();
@@ -229,7 +240,7 @@ mod tests {
     #[test]
     fn a_kernel_that_does_not_fit_is_refused_and_memory_stays_free() {
         let small = GuestMemory::new(4 << 20, HugePages::Transparent, false).unwrap();
-        assert!(load_on_demand(&kernel(), &small).is_err());
+        assert!(load_on_demand(&kernel(), &small, FaultRights::Own).is_err());
         small.write_obj(1u8, GuestAddress(0x30_0000)).unwrap();
     }
 }

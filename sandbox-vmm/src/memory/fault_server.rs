@@ -1,5 +1,6 @@
 //! The thread that serves the page faults of one guest's memory.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,6 +11,21 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::userfault::Userfault;
 
 const STACK_SIZE: usize = 128 << 10;
+
+/// By what right page faults of a guest are served.
+pub enum FaultRights {
+    /// Nobody serves them.
+    None,
+    /// This process' own.
+    Own,
+    /// A device that this process was handed, by a thread that confines itself first.
+    Handed {
+        /// Makes descriptors for page faults.
+        device: File,
+        /// What the thread does first.
+        confine: Box<dyn FnOnce() + Send>,
+    },
+}
 
 /// What is called when pages cannot be served any more.
 pub type OnFailure = Box<dyn Fn(String) + Send + Sync>;

@@ -25,7 +25,8 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
-    /// Maps the whole of `file`, which must be sealed; its pages are looked up now, not one by one later.
+    /// Maps the whole of `file`, which must be sealed. Its pages are looked up when they are read, some at a time: a worker
+    /// looks at a part of them, before its guest's first instruction at none.
     pub(crate) fn new(file: &File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
@@ -34,7 +35,7 @@ impl View {
                 std::ptr::null_mut(),
                 len,
                 libc::PROT_READ,
-                libc::MAP_PRIVATE | libc::MAP_POPULATE,
+                libc::MAP_PRIVATE,
                 file.as_raw_fd(),
                 0,
             )

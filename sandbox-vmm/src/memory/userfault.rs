@@ -84,12 +84,17 @@ impl Userfault {
         Self::over(made(made_by(device))?, mapping, &[mapping.whole()])
     }
 
-    /// Takes over the missing pages of these parts of `mapping`, which must outlive this.
+    /// Takes over the missing pages of these parts of `mapping`, which must outlive this; by `device`, if this process was
+    /// handed one.
     ///
     /// # Errors
     /// As [`Userfault::register`].
-    pub fn register_parts(mapping: &HostMapping, parts: &[Extent]) -> io::Result<Self> {
-        Self::over(open()?, mapping, parts)
+    pub fn register_parts(device: Option<&File>, mapping: &HostMapping, parts: &[Extent]) -> io::Result<Self> {
+        let file = match device {
+            Some(device) => made(made_by(device))?,
+            None => open()?,
+        };
+        Self::over(file, mapping, parts)
     }
 
     fn over(file: File, mapping: &HostMapping, parts: &[Extent]) -> io::Result<Self> {

@@ -16,6 +16,7 @@ use crate::boot::store::{InitrdParts, KernelParts, StoredInitrd, StoredKernel};
 use crate::devices::virtio::DeviceState;
 use crate::devices::virtio::block::Written;
 use crate::devices::virtio::vsock::{Connector, HostSockets};
+use crate::memory::fault_server::FaultRights;
 use crate::memory::image::{MemoryImage, PartRecord};
 use crate::renewal::NewIdentity;
 use crate::snapshot::folder::Folder;
@@ -26,7 +27,14 @@ use crate::snapshot::section::{Identity, MAX_STATE_BYTES};
 /// What a worker makes a machine of, beside its devices.
 pub enum Cargo<'a> {
     /// One that boots.
-    Boot(Arc<StoredKernel>, Option<Arc<StoredInitrd>>),
+    Boot {
+        /// Its kernel.
+        kernel: Arc<StoredKernel>,
+        /// Its initial RAM disk.
+        initrd: Option<Arc<StoredInitrd>>,
+        /// Makes descriptors for page faults, by which the kernel comes on demand.
+        faults: Option<File>,
+    },
     /// One that goes on where another one stood.
     Clone {
         /// All but its memory, as in a state file.
@@ -128,7 +136,7 @@ pub fn hand_over<'a>(
 ) -> (Request, Vec<BorrowedFd<'a>>) {
     let mut fds = Vec::new();
     let request = match cargo {
-        Cargo::Boot(kernel, initrd) => {
+        Cargo::Boot { kernel, initrd, faults } => {
             let (kernel, file) = KernelParts::of(kernel);
             fds.extend(file);
             let initrd = initrd.as_deref().map(|initrd| {
@@ -140,6 +148,7 @@ pub fn hand_over<'a>(
                 setting,
                 kernel,
                 initrd,
+                on_demand: faults.is_some(),
             }))
         }
         Cargo::Clone {
@@ -166,6 +175,9 @@ pub fn hand_over<'a>(
     if let (Some(sockets), Some(broker)) = (&devices.vsock, broker) {
         fds.push(sockets.listener.as_fd());
         fds.push(broker.as_fd());
+    }
+    if let Cargo::Boot { faults, .. } = cargo {
+        fds.extend(faults.as_ref().map(AsFd::as_fd));
     }
     (request, fds)
 }
@@ -201,7 +213,7 @@ impl Descriptors {
     }
 }
 
-/// What a machine that boots is made of.
+/// What a machine that boots is made of, but for the right to serve page faults.
 pub fn take_over(
     spec: &SandboxSpec,
     kernel: KernelParts,
@@ -221,6 +233,7 @@ pub fn take_over(
     Ok(Opened {
         kernel: Arc::new(kernel),
         initrd,
+        faults: FaultRights::None,
         devices: take_devices(spec, macs, fds)?,
     })
 }

@@ -64,7 +64,7 @@ pub fn begin(home: &Home, order: Order, cargo: &Cargo<'_>, devices: OpenDevices)
     } = &order.origin;
     workers.expect(shell_kind(spec, *chipset, *dense_memory));
     let lifecycle = match cargo {
-        Cargo::Boot(..) => Lifecycle::created(),
+        Cargo::Boot { .. } => Lifecycle::created(),
         Cargo::Clone { .. } => Lifecycle::paused(),
     };
     let private_disks = private_disks(&order.origin, &devices)?;

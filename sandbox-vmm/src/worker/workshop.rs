@@ -20,6 +20,7 @@ use crate::backend::process_cpu_nanoseconds;
 use crate::devices::virtio::block::Layer;
 use crate::dialect;
 use crate::memory::GuestMemory;
+use crate::memory::fault_server::FaultRights;
 use crate::memory::userfault::Userfault;
 use crate::renewal::NewIdentity;
 use crate::sandbox::confirmation::Confirmation;
@@ -70,17 +71,25 @@ impl Workshop {
             setting,
             kernel,
             initrd,
+            on_demand,
         } = message;
         let spec = SandboxSpec::from_json(setting.spec.as_bytes())?;
         let outlets = self.outlets(&setting, &spec);
-        let opened = launch::take_over(&spec, kernel, initrd, &setting.macs, &mut self.fds)?;
+        let mut opened = launch::take_over(&spec, kernel, initrd, &setting.macs, &mut self.fds)?;
+        let confined = Arc::new(Confined::new(self.filters.clone(), &setting.id));
+        if on_demand {
+            let confined = Arc::clone(&confined);
+            opened.faults = FaultRights::Handed {
+                device: self.fds.next()?.into(),
+                confine: Box::new(move || confined.enter_alone()),
+            };
+        }
         limit_file_size(&spec, &opened.devices)?;
         let image = opened.kernel.image();
         let plan = dialect::select(&spec, image)?.plan(&spec, image)?;
         let Shared { host, library, .. } = &*self.shared;
         let draft = Draft::new(host, &spec, plan, &opened.kernel)?;
         let parts = assemble::assemble(host, library, &spec, &draft, opened, &outlets)?;
-        let confined = Arc::new(Confined::new(self.filters.clone(), &setting.id));
         self.finish(setting, parts, outlets, confined)
     }
 

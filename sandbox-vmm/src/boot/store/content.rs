@@ -147,10 +147,7 @@ impl Content {
 
     /// Copies what stands from `address` on to the start of `target`, and as much as that takes.
     pub(in crate::boot) fn copy_to(&self, address: u64, target: &HostMapping) -> io::Result<()> {
-        let bytes = match &self.backing {
-            Backing::Bytes(bytes) => bytes,
-            Backing::Pages { file, view } => view_of(file, view)?.bytes(),
-        };
+        let bytes = self.bytes()?;
         let end = address + target.len() as u64;
         for extent in &self.extents {
             let from = extent.address.max(address);
@@ -161,6 +158,14 @@ impl Content {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of all extents, by their offsets. Mapped by the first call.
+    pub(in crate::boot) fn bytes(&self) -> io::Result<&[u8]> {
+        match &self.backing {
+            Backing::Bytes(bytes) => Ok(bytes),
+            Backing::Pages { file, view } => Ok(view_of(file, view)?.bytes()),
+        }
     }
 
     fn read_bytes(source: Source<'_>, segments: &[Segment]) -> Result<Self, BootError> {

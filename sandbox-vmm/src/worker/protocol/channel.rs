@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 /// Version of the messages. A worker of another version is refused, whichever side is the older one.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Tells a message from whatever else may be read from a descriptor that is no channel.
 const MAGIC: u16 = 0x5bce;
 /// Bytes of the header: magic, version, and the message's length.
@@ -291,8 +291,8 @@ mod tests {
             (b"short", "too short"),
             (b"no message at all", "does not begin"),
             (b"\xce\x5b\x09\x00\x01\x00\x00\x00\x07", "version 9"),
-            (b"\xce\x5b\x02\x00\x09\x00\x00\x00\x07", "not what it says"),
-            (b"\xce\x5b\x02\x00\x02\x00\x00\x00\x07\x07", "left behind"),
+            (b"\xce\x5b\x03\x00\x09\x00\x00\x00\x07", "not what it says"),
+            (b"\xce\x5b\x03\x00\x02\x00\x00\x00\x07\x07", "left behind"),
         ];
         for (packet, expected) in packets {
             near.send_with_fds(&[packet], &[]).unwrap();

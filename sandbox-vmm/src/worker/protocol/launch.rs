@@ -60,7 +60,8 @@ pub struct Setting {
     pub macs: Vec<[u8; 6]>,
 }
 
-/// A sandbox that boots. The descriptors of the machine: the kernel's file and the initrd's, if they have one.
+/// A sandbox that boots. The descriptors of the machine: the kernel's file and the initrd's, if they have one; and behind
+/// all others the device that makes descriptors for page faults, if the kernel comes on demand.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Launch {
     /// What every sandbox has.
@@ -69,6 +70,8 @@ pub struct Launch {
     pub kernel: KernelParts,
     /// Its initial RAM disk.
     pub initrd: Option<InitrdParts>,
+    /// The kernel comes on demand.
+    pub on_demand: bool,
 }
 
 /// A sandbox that goes on where another one stood. The descriptors of the machine: its state, as in a snapshot's folder;
