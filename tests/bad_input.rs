@@ -435,7 +435,7 @@ fn without_capabilities(test: impl FnOnce() + Send + 'static) {
 fn who_may_not_open_kvm_is_told_with_the_remedy() {
     let folder = TempFolder::new();
     let device = folder.file("kvm", b"");
-    fs::set_permissions(&device, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&device, fs::Permissions::from_mode(0o0)).unwrap();
     without_capabilities(move || {
         let options = KvmOptions {
             device,
