@@ -72,7 +72,11 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let (bench, options) = parse()?;
-    let mut report = Report::new(bench.clone(), options.place);
+    let place = match (&*bench, options.place) {
+        ("containers", Where::Kvm) => Where::Host,
+        (_, place) => place,
+    };
+    let mut report = Report::new(bench.clone(), place);
     match bench.as_str() {
         "cold-start" => cold_start::hello(&options, &mut report)?,
         "linux" => cold_start::linux(&options, &mut report)?,

@@ -15,6 +15,8 @@ pub(crate) enum Where {
     Kvm,
     /// In the emulated host, whose clock counts instructions.
     EmulatedIcount,
+    /// On the machine itself, without its KVM.
+    Host,
 }
 
 /// What a value is counted in.
@@ -94,7 +96,7 @@ impl Report {
                 let idle = span.real.saturating_sub(span.cpu) as f64 / 1000.0;
                 self.add(case, metric, Unit::Instructions, span.cpu as f64, Some(idle));
             }
-            Where::Kvm => {
+            Where::Kvm | Where::Host => {
                 self.add(case, metric, Unit::Microseconds, real, None);
                 self.add(
                     case,
