@@ -16,6 +16,8 @@ use crate::worker::protocol::Filters;
 const LOAD_WORD: u16 = 0x20;
 /// Where its word for the architecture is.
 const ARCHITECTURE: u32 = 4;
+/// Where the lower half of the second argument is.
+const SECOND_ARGUMENT: u32 = 24;
 /// `BPF_JMP | BPF_JEQ | BPF_K`.
 const JUMP_IF_EQUAL: u16 = 0x15;
 /// `BPF_JMP | BPF_JGE | BPF_K`.
@@ -238,7 +240,7 @@ fn program(role: Role) -> Result<BpfProgram, seccompiler::Error> {
         }
         ranges.push((number as u32 + 1, End::Kill));
     }
-    Ok(assembled(&ranges, parts))
+    Ok(assembled(role, &ranges, parts))
 }
 
 /// The numbers from this one on, up to those of the next range.
@@ -266,18 +268,23 @@ fn checked(number: libc::c_long, arguments: &Arguments) -> Result<BpfProgram, se
     Ok(BpfProgram::try_from(filter)?)
 }
 
-/// The tree, and the programs that it leads to behind it. What a vCPU does at each exit is told apart before all others.
-fn assembled(ranges: &[Range], parts: Vec<BpfProgram>) -> BpfProgram {
+/// The tree, and the programs that it leads to behind it.
+fn assembled(role: Role, ranges: &[Range], parts: Vec<BpfProgram>) -> BpfProgram {
     let mut program = vec![
         instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
         instruction(JUMP_IF_EQUAL, 1, 0, AUDIT_ARCH_X86_64),
         instruction(RETURN, 0, 0, u32::from(SeccompAction::KillProcess)),
         instruction(LOAD_WORD, 0, 0, 0),
     ];
-    let often = ranges.iter().find(|(first, _)| i64::from(*first) == libc::SYS_ioctl);
-    if let Some((first, end @ End::Part(_))) = often {
-        program.push(instruction(JUMP_IF_EQUAL, 0, 1, *first));
-        program.push(leaf(*end));
+    if role == Role::Vcpu {
+        // What a vCPU does at each exit, before all others.
+        program.extend([
+            instruction(JUMP_IF_EQUAL, 0, 4, libc::SYS_ioctl as u32),
+            instruction(LOAD_WORD, 0, 0, SECOND_ARGUMENT),
+            instruction(JUMP_IF_EQUAL, 0, 1, VCPU_IOCTLS[0].0 as u32),
+            leaf(End::Allow),
+            instruction(LOAD_WORD, 0, 0, 0),
+        ]);
     }
     program.extend(tree(ranges));
     // Where each part begins is known now.
@@ -472,6 +479,18 @@ mod tests {
                 JUMP_IF_AT_LEAST => at += jump(accumulator >= *k),
                 _ => return count,
             }
+        }
+    }
+
+    #[test]
+    fn each_request_that_is_listed_is_allowed_and_no_other() {
+        let program = program(Role::Vcpu).unwrap();
+        let verdict = |request| verdict(&program, libc::SYS_ioctl, [0, request, 0, 0, 0, 0]);
+        for (request, name) in VCPU_IOCTLS {
+            assert_eq!(verdict(*request), 0x7fff_0000, "{name}");
+        }
+        for request in [0, 0xae81, 0xae01, 0x4020_ae46] {
+            assert_eq!(verdict(request), 0x8000_0000, "{request:#x}");
         }
     }
 
