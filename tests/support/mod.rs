@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use sandbox::spec::{GuestSpec, Isolation, UnikernelFamily, UnikernelGuest};
-use sandbox::{Backend, ContainerOptions, FaultReport, Runtime, Sandbox, SandboxSpec};
+use sandbox::{Backend, ContainerOptions, FaultReport, KvmOptions, Runtime, Sandbox, SandboxSpec, WorkerOptions};
 pub use sandbox_testing::{TempFolder, skip};
 
 /// Longer than anything here takes, on a machine that emulates another one and is busy besides.
@@ -28,7 +28,18 @@ pub const HOME: Isolation = match env!("CARGO_CRATE_NAME").as_bytes() {
 /// One runtime for all tests of a program, as an embedder has it.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new().with_container_options(container_options()))
+    RUNTIME.get_or_init(|| {
+        let worker = WorkerOptions {
+            // Fifty at a time on one emulated processor.
+            patience: 10 * PATIENCE,
+            ..WorkerOptions::default()
+        };
+        let options = KvmOptions {
+            worker,
+            ..KvmOptions::default()
+        };
+        Runtime::with_kvm_options(options).with_container_options(container_options())
+    })
 }
 
 /// Containers whose parent is the program for embedders that cannot be their own.
