@@ -62,18 +62,23 @@ impl StandIn {
 
     fn with_application(mut self) -> Result<Self> {
         let file = Image::write("application", &[1; FILE_BYTES])?;
-        if let GuestSpec::Unikernel(guest) = &mut self.spec.guest {
-            guest.initrd = Some(file.path().to_owned());
-        }
+        let path = file.path().to_owned();
         self._files.push(file);
-        Ok(self)
+        Ok(self.changed(|guest| guest.initrd = Some(path)))
+    }
+
+    fn changed(mut self, change: impl FnOnce(&mut UnikernelGuest)) -> Self {
+        if let GuestSpec::Unikernel(guest) = &mut self.spec.guest {
+            change(guest);
+        }
+        self
     }
 
     fn all() -> Result<[Self; 5]> {
         Ok([
             Self::new("as-unikraft", 2, "as-unikraft: ok")?,
             Self::new("as-nanos", 11, "as-nanos: ok")?.with_disk()?,
-            Self::new("as-osv", 14, "as-osv: ok")?,
+            Self::new("as-osv", 14, "as-osv: ok")?.changed(|guest| guest.args.push("/program".to_owned())),
             Self::new("as-hermit", 10, "as-hermit: ok")?.with_application()?,
             Self::new("hvt-plain", 4, "hvt-plain: ")?,
         ])
@@ -84,9 +89,13 @@ impl StandIn {
 pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     let guests = StandIn::all()?;
     let (cold, pooled) = (runtime(0), runtime(0));
+    for guest in &guests {
+        pooled.kvm()?.keep_shells(&guest.spec, 1)?;
+    }
     for round in 0..options.rounds + WARM_UP {
         for guest in &guests {
-            keep_one(&pooled, &guest.spec)?;
+            let made = pooled.kvm()?.wait_for_shells(&guest.spec, 1, PATIENCE)?;
+            ensure!(made, "no virtual machine could be made ahead for {}", guest.name);
             for (way, runtime) in [("cold", &cold), ("pool", &pooled)] {
                 let case = format!("sdk/{}/in_process/{way}", guest.name);
                 let start = cold_start(runtime, &guest.spec)?;
@@ -100,16 +109,6 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
             let case = format!("sdk/as-unikraft/in_process/{BURST}-at-once");
             report.add_span(&case, "first_call_to_last_exit", burst(&cold, &guests[0].spec)?);
         }
-    }
-    Ok(())
-}
-
-/// Waits until a VM is ready for the next sandbox of this kind.
-fn keep_one(runtime: &Runtime, spec: &SandboxSpec) -> Result<()> {
-    let backend = runtime.kvm()?;
-    backend.keep_shells(spec, 1)?;
-    while backend.shell_metrics(spec)?.is_some_and(|pool| pool.ready < 1) {
-        thread::yield_now();
     }
     Ok(())
 }
