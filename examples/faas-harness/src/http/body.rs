@@ -123,7 +123,14 @@ impl Held {
     }
 
     fn break_off(&self, reason: &'static str) {
-        let old = mem::replace(&mut *self.lock(), State::Broken(reason));
+        let old = {
+            let mut state = self.lock();
+            // An answer that is over is whole: who comes late must not break it.
+            if !matches!(*state, State::Open(_)) {
+                return;
+            }
+            mem::replace(&mut *state, State::Broken(reason))
+        };
         if let State::Open(mut open) = old {
             let reader = open.reader.take();
             open.end(false);
@@ -203,5 +210,17 @@ impl Drop for Answer {
     fn drop(&mut self) {
         // The client left, or the answer broke off.
         self.0.end(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_over_is_broken_by_nobody() {
+        let held = Held(Mutex::new(State::Over));
+        held.break_off("too late");
+        assert!(matches!(*held.lock(), State::Over));
     }
 }
