@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::disks::DiskLimits;
 
 pub use hierarchy::{Hierarchy, Mode};
-pub use usage::Usage;
+pub use usage::{Usage, disks_by_operation};
 
 /// A cgroup's limits.
 #[derive(Clone, Debug, PartialEq, Eq)]

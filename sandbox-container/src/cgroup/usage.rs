@@ -80,13 +80,21 @@ fn disks_version_1(bytes: Option<&str>, requests: Option<&str>) -> Option<DiskSt
         numbers.sum()
     };
     let (bytes, requests) = (bytes?, requests?);
-    Some(DiskStats {
-        reads: sum(requests, "Read"),
-        writes: sum(requests, "Write"),
-        read_bytes: sum(bytes, "Read"),
-        written_bytes: sum(bytes, "Write"),
+    Some(disks_by_operation(|operation| {
+        (sum(requests, operation), sum(bytes, operation))
+    }))
+}
+
+/// What `count` tells of an operation of version 1, `Read` or `Write`: how many requests, and how many bytes.
+pub fn disks_by_operation(count: impl Fn(&str) -> (u64, u64)) -> DiskStats {
+    let ((reads, read_bytes), (writes, written_bytes)) = (count("Read"), count("Write"));
+    DiskStats {
+        reads,
+        writes,
+        read_bytes,
+        written_bytes,
         ..DiskStats::default()
-    })
+    }
 }
 
 fn number(text: Option<String>) -> Option<u64> {

@@ -4,7 +4,7 @@ use sandbox_core::stats::DiskStats;
 use serde_json::Value;
 
 use super::Kind;
-use crate::cgroup::Usage;
+use crate::cgroup::{Usage, disks_by_operation};
 
 /// Reads the answer of a runtime: a JSON document on a line of its own. What is left out, or 0, was not counted.
 pub fn usage(kind: Kind, answer: &str) -> Usage {
@@ -43,13 +43,9 @@ fn disks(counters: &Value) -> Option<DiskStats> {
         let numbers = entries.iter().filter(of_it).filter_map(|entry| entry["value"].as_u64());
         numbers.sum()
     };
-    Some(DiskStats {
-        reads: sum(requests, "Read"),
-        writes: sum(requests, "Write"),
-        read_bytes: sum(bytes, "Read"),
-        written_bytes: sum(bytes, "Write"),
-        ..DiskStats::default()
-    })
+    Some(disks_by_operation(|operation| {
+        (sum(requests, operation), sum(bytes, operation))
+    }))
 }
 
 #[cfg(test)]
