@@ -2,8 +2,8 @@
 //! line, the 8259 interrupt controllers and the 8254 timer.
 //!
 //! Its command line begins with a name for the program, has parameters of its libraries up to ` -- ` if there are any,
-//! and the program's arguments behind it. It ends by pulsing the processor's reset line, whatever it ends for, and tells no exit
-//! code; that is a power-off here.
+//! and the program's arguments behind it. It ends by pulsing the processor's reset line, whatever it ends for, and tells
+//! no exit code; that is a power-off here.
 
 use sandbox_core::spec::{SandboxSpec, UnikernelGuest};
 use sandbox_core::{Error, Result};

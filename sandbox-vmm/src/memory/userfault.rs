@@ -68,24 +68,15 @@ pub struct Userfault {
 }
 
 impl Userfault {
-    /// Takes over the missing pages of `mapping`, which must outlive this.
+    /// Takes over the missing pages of `mapping`, which must outlive this; by `device`, if this process was handed one.
     ///
     /// # Errors
     /// A kernel without userfaultfd, or a process without the right to serve faults of the kernel (KVM's are).
-    pub fn register(mapping: &HostMapping) -> io::Result<Self> {
-        Self::over(open()?, mapping, &[mapping.whole()])
+    pub fn register(device: Option<&File>, mapping: &HostMapping) -> io::Result<Self> {
+        Self::register_parts(device, mapping, &[mapping.whole()])
     }
 
-    /// The same for a process that cannot open `device`, which it was handed.
-    ///
-    /// # Errors
-    /// As [`Userfault::register`].
-    pub fn register_by(device: &File, mapping: &HostMapping) -> io::Result<Self> {
-        Self::over(made(made_by(device))?, mapping, &[mapping.whole()])
-    }
-
-    /// Takes over the missing pages of these parts of `mapping`, which must outlive this; by `device`, if this process was
-    /// handed one.
+    /// The same for these parts of `mapping`.
     ///
     /// # Errors
     /// As [`Userfault::register`].
@@ -269,10 +260,20 @@ mod tests {
     use super::*;
     use vm_memory::{Bytes, GuestAddress};
 
+    /// The page that a thread asks for next.
+    fn asked(userfault: &Userfault) -> u64 {
+        loop {
+            if let Some(offset) = userfault.next().unwrap() {
+                return offset;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn who_waits_for_a_page_of_memory_that_is_replaced_goes_on() {
         let memory = GuestMemory::new(1 << 20, HugePages::Never, false).unwrap();
-        let Ok(userfault) = Userfault::register(memory.mapping()) else {
+        let Ok(userfault) = Userfault::register(None, memory.mapping()) else {
             return;
         };
         for serve in [
@@ -283,12 +284,7 @@ mod tests {
                 let memory = memory.clone();
                 std::thread::spawn(move || memory.read_obj::<u8>(GuestAddress(0x9123)).unwrap())
             };
-            let asked = loop {
-                if let Some(offset) = userfault.next().unwrap() {
-                    break offset;
-                }
-                std::thread::yield_now();
-            };
+            let asked = asked(&userfault);
             memory.mapping().clear().unwrap();
             serve(&userfault, asked).unwrap();
             assert_eq!(reader.join().unwrap(), 0);
@@ -308,7 +304,7 @@ mod tests {
     fn a_missing_page_is_asked_for_and_served_once() {
         let memory = GuestMemory::new(1 << 20, HugePages::Never, false).unwrap();
         // Not every host lets a process do this; the error says so then.
-        let Ok(userfault) = Userfault::register(memory.mapping()) else {
+        let Ok(userfault) = Userfault::register(None, memory.mapping()) else {
             return;
         };
         userfault.fill(0x3000, &[7; 2 * PAGE_SIZE as usize]).unwrap();
@@ -322,22 +318,14 @@ mod tests {
             let memory = memory.clone();
             std::thread::spawn(move || memory.read_obj::<u8>(GuestAddress(0x9123)).unwrap())
         };
-        let asked = loop {
-            if let Some(offset) = userfault.next().unwrap() {
-                break offset;
-            }
-            std::thread::yield_now();
-        };
-        assert_eq!(asked, 0x9000);
-        userfault.fill(asked, &[5; PAGE_SIZE as usize]).unwrap();
+        assert_eq!(asked(&userfault), 0x9000);
+        userfault.fill(0x9000, &[5; PAGE_SIZE as usize]).unwrap();
         assert_eq!(reader.join().unwrap(), 5);
         let other = {
             let memory = memory.clone();
             std::thread::spawn(move || memory.read_obj::<u8>(GuestAddress(0xa000)).unwrap())
         };
-        while userfault.next().unwrap().is_none() {
-            std::thread::yield_now();
-        }
+        asked(&userfault);
         userfault.give_up();
         assert_eq!(other.join().unwrap(), 0, "nobody waits for what nobody serves");
     }

@@ -146,7 +146,7 @@ pub fn restore(shared: &Arc<Shared>, reopened: Reopened, options: &RestoreOption
         }
         MemoryRestore::Uffd => {
             let page = |memory: &GuestMemory| {
-                let userfault = Userfault::register(memory.mapping()).map_err(pager::refused)?;
+                let userfault = Userfault::register(None, memory.mapping()).map_err(pager::refused)?;
                 let paging = Paging {
                     identity: folder.identity,
                     files: folder.memory_files()?,

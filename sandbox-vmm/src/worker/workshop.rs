@@ -138,7 +138,7 @@ impl Workshop {
                 }));
                 let confined = Arc::clone(&confined);
                 page = move |memory: &GuestMemory| {
-                    let userfault = Userfault::register_by(&device, memory.mapping()).map_err(pager::refused)?;
+                    let userfault = Userfault::register(Some(&device), memory.mapping()).map_err(pager::refused)?;
                     let paging = paging.take().ok_or_else(launch::incomplete)?;
                     let confined = Arc::clone(&confined);
                     Pager::start(memory, userfault, paging, move || confined.enter_alone())
